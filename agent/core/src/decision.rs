@@ -1,0 +1,132 @@
+//! What policy answers. Only [`crate::policy::PolicySet::decide`] makes a [`Permit`], and only a `Permit` reaches an
+//! upstream or a credential source: permission is a value that one must hold, not a boolean that one once checked.
+
+use std::sync::Arc;
+
+use crate::policy::{Document, Identity};
+
+/// The verdict on one request.
+#[must_use]
+#[derive(Debug, Clone, PartialEq)]
+pub enum Decision {
+    /// Go on, within the permit.
+    Allow(Permit),
+    /// Refuse.
+    Deny(Denial),
+}
+
+/// Proof that policy allows one request of one workload. Private fields: there is no other way to get one.
+#[must_use]
+#[derive(Debug, Clone, PartialEq)]
+pub struct Permit {
+    pub(crate) workload: Arc<str>,
+    pub(crate) rule: Arc<RuleRef>,
+    pub(crate) grant: Grant,
+    pub(crate) limit: Option<Limit>,
+    pub(crate) rests_on_executable: bool,
+    pub(crate) would_deny: Option<Denial>,
+}
+
+impl Permit {
+    /// Name of the workload that matched.
+    pub fn workload(&self) -> &Arc<str> {
+        &self.workload
+    }
+    /// The rule that allows it.
+    pub fn rule(&self) -> &Arc<RuleRef> {
+        &self.rule
+    }
+    /// What may be done.
+    pub fn grant(&self) -> &Grant {
+        &self.grant
+    }
+    /// The rule's rate limit, if it has one; kept per (workload, rule).
+    pub fn limit(&self) -> Option<Limit> {
+        self.limit
+    }
+    /// Whether a selector that rests on the executable (`unix:path`, `unix:sha256`) was needed: then the caller must
+    /// still run it at each request.
+    pub fn rests_on_executable(&self) -> bool {
+        self.rests_on_executable
+    }
+    /// In audit mode: the denial that enforce mode would give.
+    pub fn would_deny(&self) -> Option<&Denial> {
+        self.would_deny.as_ref()
+    }
+}
+
+/// What a permit lets the agent do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Grant {
+    /// Hand the (rebuilt) request to the real metadata service. For a credential, `identity` says which one is pinned.
+    Forward {
+        /// The pinned identity, or none where the request reads metadata.
+        identity: Option<Arc<Identity>>,
+    },
+    /// Answer from a configured document.
+    Fixed(Arc<Document>),
+    /// Mint a token with the embedded issuer, as this identity, for this audience (the canonical resource).
+    Mint {
+        /// Which identity.
+        identity: Arc<Identity>,
+        /// The `aud` claim: as written in the rule, never as written in the request.
+        audience: Arc<str>,
+        /// The `sub` claim, the identity's template filled in.
+        subject: Arc<str>,
+    },
+}
+
+/// A rule's place and name, for audit and `explain`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleRef {
+    /// Its name, given or made up from workload and position.
+    pub name: Arc<str>,
+    /// File it stands in.
+    pub file: Arc<str>,
+    /// 1-based line.
+    pub line: u32,
+}
+
+/// A rate limit: at most `count` in each `per` seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    /// How many.
+    pub count: u32,
+    /// In how many seconds.
+    pub per_seconds: u32,
+}
+
+/// Why a request is refused. A value, not an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Denial {
+    /// The stable reason.
+    pub reason: DenyReason,
+    /// The rule that denies, where one does.
+    pub rule: Option<Arc<RuleRef>>,
+    /// The workloads that matched (two or more for [`DenyReason::AmbiguousWorkload`]).
+    pub workloads: Vec<Arc<str>>,
+}
+
+/// Stable reasons of refusal; their codes stand in audit records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DenyReason {
+    /// The kernel recorded nothing about this connection.
+    Unattributed,
+    /// The process that connected is gone, or is no longer what it was (cgroup, uid, executable).
+    CallerChanged,
+    /// No workload in the policy matches the caller.
+    NoWorkload,
+    /// Several workloads match and would give different identities.
+    AmbiguousWorkload,
+    /// The workload has no rule for this.
+    NoRule,
+    /// A deny rule matches.
+    DenyRule,
+    /// The caller names another identity than the one its rule pins.
+    OtherIdentity,
+    /// The rule's date has passed.
+    Expired,
+    /// Nothing here can answer this (not configured, not emulated).
+    NotServed,
+}

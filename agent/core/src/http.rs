@@ -1,0 +1,1 @@
+//! Bytes of a request head, checked strictly before anything interprets them.

@@ -1,0 +1,1 @@
+//! Dialects: a checked request head becomes a call of one cloud.

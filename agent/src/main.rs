@@ -1,0 +1,2 @@
+//! imds-guard.
+fn main() {}
