@@ -1,0 +1,1 @@
+//! Credential sources behind a permit.

@@ -1,0 +1,1 @@
+//! Interception in the kernel.

@@ -1,0 +1,2 @@
+//! System calls that `nix` lacks, and the only unsafe code of this crate. Each function is one call or one short
+//! sequence of calls with its errno kept; no policy, no retry, no state.
