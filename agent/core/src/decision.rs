@@ -23,6 +23,7 @@ pub struct Permit {
     pub(crate) rule: Arc<RuleRef>,
     pub(crate) grant: Grant,
     pub(crate) limit: Option<Limit>,
+    pub(crate) selectors: Arc<[Arc<str>]>,
     pub(crate) rests_on_executable: bool,
     pub(crate) would_deny: Option<Denial>,
 }
@@ -35,6 +36,10 @@ impl Permit {
     /// The rule that allows it.
     pub fn rule(&self) -> &Arc<RuleRef> {
         &self.rule
+    }
+    /// The selectors of the workload that the caller matched, as written in the policy.
+    pub fn selectors(&self) -> &Arc<[Arc<str>]> {
+        &self.selectors
     }
     /// What may be done.
     pub fn grant(&self) -> &Grant {
@@ -49,7 +54,7 @@ impl Permit {
     pub fn rests_on_executable(&self) -> bool {
         self.rests_on_executable
     }
-    /// In audit mode: the denial that enforce mode would give.
+    /// In audit mode (of the endpoint, or of one deny rule): the denial that enforce mode would give.
     pub fn would_deny(&self) -> Option<&Denial> {
         self.would_deny.as_ref()
     }
@@ -58,9 +63,11 @@ impl Permit {
 /// What a permit lets the agent do.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Grant {
-    /// Hand the (rebuilt) request to the real metadata service. For a credential, `identity` says which one is pinned.
+    /// Hand the (rebuilt) request to the real metadata service. For a credential, `identity` says which one is pinned:
+    /// its selector is filled in where the request has none.
     Forward {
-        /// The pinned identity, or none where the request reads metadata.
+        /// The pinned identity. None where the request reads metadata, and where an endpoint in audit mode lets an
+        /// ungranted request pass as the caller wrote it.
         identity: Option<Arc<Identity>>,
     },
     /// Answer from a configured document.
@@ -77,7 +84,7 @@ pub enum Grant {
 }
 
 /// A rule's place and name, for audit and `explain`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct RuleRef {
     /// Its name, given or made up from workload and position.
     pub name: Arc<str>,
@@ -88,7 +95,7 @@ pub struct RuleRef {
 }
 
 /// A rate limit: at most `count` in each `per` seconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 pub struct Limit {
     /// How many.
     pub count: u32,
@@ -97,7 +104,7 @@ pub struct Limit {
 }
 
 /// Why a request is refused. A value, not an error.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Denial {
     /// The stable reason.
     pub reason: DenyReason,
@@ -108,7 +115,7 @@ pub struct Denial {
 }
 
 /// Stable reasons of refusal; their codes stand in audit records.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DenyReason {
     /// The kernel recorded nothing about this connection.

@@ -1,16 +1,64 @@
 //! Policy: files in, decisions out.
+//!
+//! [`compile`] turns sources into [`Compiled`] or into every [`Diagnostics`] at once; [`includes`] says beforehand which
+//! other files the main one wants. [`PolicySet::identify`] once per process, [`PolicySet::decide`] once per request.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::decision::Decision;
-use crate::request::Request;
+use crate::request::{Cloud, Request};
 use crate::selector::Selectors;
+
+pub mod diagnostic;
+pub mod settings;
+
+pub use diagnostic::{Diagnostic, Diagnostics, Severity, Source};
+pub use settings::{Mode, Settings};
 
 /// An identity that a rule hands out: `[identity.NAME]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Identity {
     /// Its name in the policy.
     pub name: Arc<str>,
+    /// Whose credential it is.
+    pub cloud: Cloud,
+    /// How the credential is obtained.
+    pub origin: Origin,
+    /// Azure: client (application) id.
+    pub client_id: Option<Arc<str>>,
+    /// Azure: object (principal) id.
+    pub object_id: Option<Arc<str>>,
+    /// Azure: ARM resource id of the managed identity.
+    pub resource_id: Option<Arc<str>>,
+    /// Azure: tenant id.
+    pub tenant_id: Option<Arc<str>>,
+    /// AWS: role ARN (assume) or role name (forward).
+    pub role: Option<Arc<str>>,
+    /// AWS: session policy.
+    pub session_policy: Option<serde_json::Value>,
+    /// AWS: session tags.
+    pub tags: BTreeMap<Arc<str>, Arc<str>>,
+    /// GCP: service account.
+    pub account: Option<Arc<str>>,
+    /// Template of the `sub` claim of what is minted.
+    pub subject: Option<Arc<str>>,
+    /// Lifetime of what is minted, in seconds.
+    pub lifetime_seconds: u32,
+}
+
+/// How an identity's credential is obtained: `source = …`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// By the embedded issuer.
+    Mint,
+    /// From the real metadata service.
+    Forward,
+    /// By exchanging an assertion at the cloud.
+    Federate,
+    /// By narrowing the node's own identity.
+    Assume,
 }
 
 /// A configured document for emulated metadata: `[document.NAME]`.
@@ -18,8 +66,43 @@ pub struct Identity {
 pub struct Document {
     /// Its name in the policy.
     pub name: Arc<str>,
+    /// Whose metadata it is.
+    pub cloud: Cloud,
     /// The JSON that stands under `/metadata/instance`.
     pub instance: serde_json::Value,
+}
+
+/// What the sources say, compiled.
+#[derive(Debug)]
+pub struct Compiled {
+    /// Configuration.
+    pub settings: Settings,
+    /// Policy.
+    pub policy: PolicySet,
+    /// What is allowed but wants a second look.
+    pub warnings: Diagnostics,
+}
+
+/// Which other files the main file wants, in the order in which they are written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Includes {
+    /// Globs or paths, relative to the main file's folder. Presets are not among them: they are compiled in.
+    pub files: Vec<Arc<str>>,
+}
+
+/// Reads only the `include` list of the main file.
+pub fn includes(_main: &Source) -> Result<Includes, Diagnostics> {
+    Ok(Includes { files: vec![] })
+}
+
+/// Compiles the main file (`sources[0]`) and every included one (the others, in any order).
+/// `hostname` stands in for `[host] name`; `now` (Unix seconds) is for warnings about dates that have passed, alone.
+pub fn compile(sources: &[Source], hostname: &str, now: i64) -> Result<Compiled, Diagnostics> {
+    let _ = (hostname, now);
+    Err(Diagnostics {
+        sources: sources.to_vec(),
+        all: vec![],
+    })
 }
 
 /// Everything that the files say, compiled and indexed. Immutable; a reload makes a new one.
@@ -30,14 +113,33 @@ pub struct PolicySet {}
 #[derive(Debug, Clone)]
 pub struct Workload {}
 
+impl Workload {
+    /// Names of the workloads that the caller matches.
+    pub fn names(&self) -> Vec<Arc<str>> {
+        vec![]
+    }
+}
+
 impl PolicySet {
     /// Which workloads match this caller. Its cost does not grow with workloads that can't match.
     pub fn identify(&self, _caller: &Selectors) -> Workload {
         Workload {}
     }
 
-    /// The verdict on one request. `now` is Unix time in seconds. Pure; its cost does not grow with rules that can't match.
-    pub fn decide(&self, _caller: &Workload, _request: &Request, _now: i64) -> Decision {
+    /// The verdict on one request to the cloud's instance metadata service. `now` is Unix time in seconds.
+    /// Pure; its cost does not grow with rules that can't match.
+    pub fn decide(&self, caller: &Workload, request: &Request, now: i64) -> Decision {
+        self.decide_at(Mode::Enforce, caller, request, now)
+    }
+
+    /// The same, in the mode of the endpoint that was dialled.
+    pub fn decide_at(
+        &self,
+        _mode: Mode,
+        _caller: &Workload,
+        _request: &Request,
+        _now: i64,
+    ) -> Decision {
         Decision::Deny(crate::decision::Denial {
             reason: crate::decision::DenyReason::NoWorkload,
             rule: None,

@@ -1,0 +1,158 @@
+//! The part of the main file that isn't policy: host, endpoints, issuer, audit, proxy. Data for the guard and the proxy;
+//! nothing here decides anything, except which mode an endpoint that several clouds share is in.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use crate::request::Cloud;
+
+/// Everything that the main file configures beside policy.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// Who this host is, for `sub` templates.
+    pub host: Host,
+    /// Every endpoint, shipped and added, with its mode.
+    pub endpoints: Vec<Endpoint>,
+    /// The embedded issuer; none: nothing can be minted.
+    pub issuer: Option<Issuer>,
+    /// Where audit records go.
+    pub audit: Audit,
+    /// The proxy's limits.
+    pub proxy: Proxy,
+}
+
+/// `[host]`
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Host {
+    /// SPIFFE trust domain, e.g. `example.org`.
+    pub trust_domain: Option<Arc<str>>,
+    /// This host's name; the machine's own where the file gives none.
+    pub name: Arc<str>,
+    /// The cluster it belongs to.
+    pub cluster: Option<Arc<str>>,
+}
+
+/// `[issuer]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Issuer {
+    /// The `iss` claim, to the letter.
+    pub url: Arc<str>,
+    /// Where discovery document and JWKS are served; none: the operator publishes them elsewhere.
+    pub listen: Option<SocketAddr>,
+}
+
+/// `[audit]`
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Audit {
+    /// A file; none: standard output.
+    pub file: Option<Arc<str>>,
+}
+
+/// `[proxy]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proxy {
+    /// Connections served at once.
+    pub max_connections: u32,
+    /// The user that the proxy runs as when the guard starts it.
+    pub user: Arc<str>,
+}
+
+impl Default for Proxy {
+    fn default() -> Self {
+        Self {
+            max_connections: 1024,
+            user: "imds-guard-proxy".into(),
+        }
+    }
+}
+
+/// What happens to connections to an endpoint. Ordered: a later one is stricter.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Not touched; the kernel notes who connected.
+    Observe,
+    /// Steered; what isn't granted is forwarded and recorded as would-be-denied.
+    Audit,
+    /// Steered; what isn't granted is refused.
+    Enforce,
+}
+
+/// One service of one cloud.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// e.g. `azure-imds`.
+    pub name: Arc<str>,
+    /// Whose it is.
+    pub cloud: Cloud,
+    /// Where it listens.
+    pub addresses: Vec<SocketAddr>,
+    /// Its mode.
+    pub mode: Mode,
+}
+
+/// One guarded (address, port), after endpoints that share it were merged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Guarded {
+    /// The address.
+    pub address: SocketAddr,
+    /// The strictest mode of the endpoints that live there.
+    pub mode: Mode,
+    /// Their places in [`Settings::endpoints`].
+    pub endpoints: Vec<usize>,
+}
+
+impl Settings {
+    /// Every guarded address once, in a stable order.
+    pub fn guarded(&self) -> Vec<Guarded> {
+        let mut guarded: Vec<Guarded> = vec![];
+        for (at, endpoint) in self.endpoints.iter().enumerate() {
+            for address in &endpoint.addresses {
+                match guarded.iter_mut().find(|g| g.address == *address) {
+                    Some(shared) => {
+                        shared.mode = shared.mode.max(endpoint.mode);
+                        shared.endpoints.push(at);
+                    }
+                    None => guarded.push(Guarded {
+                        address: *address,
+                        mode: endpoint.mode,
+                        endpoints: vec![at],
+                    }),
+                }
+            }
+        }
+        guarded
+    }
+
+    /// The mode in which requests of this cloud's instance metadata service are decided.
+    pub fn mode(&self, cloud: Cloud) -> Mode {
+        let at = SocketAddr::from((LINK_LOCAL, 80));
+        self.endpoints
+            .iter()
+            .filter(|e| e.cloud == cloud && e.addresses.contains(&at))
+            .map(|e| e.mode)
+            .max()
+            .unwrap_or(Mode::Enforce)
+    }
+}
+
+const LINK_LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254));
+const WIRESERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16));
+const AWS_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254));
+const ECS: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 170, 2));
+const EKS: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 170, 23));
+const EKS_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23));
+const GCP_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254));
+
+/// The endpoints that are known without being configured: name, cloud, addresses.
+pub const SHIPPED: [(&str, Cloud, &[(IpAddr, u16)]); 7] = [
+    ("azure-imds", Cloud::Azure, &[(LINK_LOCAL, 80)]),
+    ("azure-wireserver", Cloud::Azure, &[(WIRESERVER, 80)]),
+    ("azure-hostga", Cloud::Azure, &[(WIRESERVER, 32526)]),
+    ("aws-imds", Cloud::Aws, &[(LINK_LOCAL, 80), (AWS_V6, 80)]),
+    ("aws-ecs", Cloud::Aws, &[(ECS, 80)]),
+    ("aws-eks", Cloud::Aws, &[(EKS, 80), (EKS_V6, 80)]),
+    ("gcp-imds", Cloud::Gcp, &[(LINK_LOCAL, 80), (GCP_V6, 80)]),
+];
