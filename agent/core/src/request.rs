@@ -27,6 +27,13 @@ pub enum Request {
         /// Whether the answer shows everything below `path` as well. A deny below it then matches, too.
         subtree: bool,
     },
+    /// Something that changes state, such as the approval of a scheduled event. A rule that allows to read never allows it.
+    Write {
+        /// Whose dialect.
+        cloud: Cloud,
+        /// Canonical absolute path, as for [`Request::Read`].
+        path: Arc<str>,
+    },
     /// A credential.
     Credential(CredentialAsk),
 }

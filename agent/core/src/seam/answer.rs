@@ -1,0 +1,281 @@
+//! guard → proxy. postcard behind one version byte.
+//! Must never: carry a key, or anything about another caller than the one whose socket came with the ask.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{ANSWER_LIMIT, POLICY_LIMIT, SeamError, VERSION};
+use crate::decision::DenyReason;
+use crate::imds::Service;
+use crate::secret::Secret;
+use crate::selector::Selectors;
+
+/// An answer, or something that the guard pushes unasked.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Answer {
+    /// First message of every seam.
+    Welcome(Welcome),
+    /// The policy to serve by, from now on. The second message, and again at each reload.
+    Policy(Policy),
+    /// What the embedded issuer publishes. Again when its keys change.
+    Issuer(Issuer),
+    /// Answer to `Attest`.
+    Attested(Attested),
+    /// Answer to `Sign`.
+    Signed(Signed),
+    /// Answer to `Recheck`: all as recorded.
+    Unchanged {
+        /// The ask's.
+        id: u64,
+    },
+    /// No, to any ask.
+    Refused {
+        /// The ask's.
+        id: u64,
+        /// Why.
+        reason: Refusal,
+    },
+}
+
+/// What the proxy gets at the start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// What the descriptors beside this message are, in their order.
+    pub fds: Vec<WelcomeFd>,
+}
+
+/// What one descriptor of a [`Welcome`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WelcomeFd {
+    /// A marked listener; accept on it.
+    Listener {
+        /// Cookie of the network namespace that it listens in.
+        netns_cookie: u64,
+    },
+    /// The attribution map, opened read-only.
+    AttributionMap,
+    /// The map of upstream markers, writable.
+    UpstreamMap,
+    /// Where audit lines go.
+    Audit,
+    /// The listener that serves discovery and JWKS.
+    IssuerListener,
+}
+
+/// A new policy. Its files are in the memfd beside this message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policy {
+    /// Grows with each reload. Cached credentials of an older epoch are not served.
+    pub epoch: u64,
+    /// The guarded endpoints.
+    pub endpoints: Vec<Endpoint>,
+    /// Length of the encoded [`PolicyFiles`], in bytes.
+    pub len: u64,
+}
+
+/// One guarded endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// Its id in attribution records.
+    pub id: u32,
+    /// Its name in the configuration, such as `azure-imds`.
+    pub name: Arc<str>,
+    /// What is spoken there.
+    pub service: Service,
+    /// What callers dial.
+    pub address: IpAddr,
+    /// What callers dial.
+    pub port: u16,
+    /// What happens to a caller without a grant.
+    pub mode: Mode,
+}
+
+/// What happens to a caller without a grant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// The connection isn't touched.
+    Observe,
+    /// Let through, recorded.
+    Audit,
+    /// Refused.
+    Enforce,
+}
+
+/// All policy files, as they stand in the memfd.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyFiles {
+    /// In the order in which they were read.
+    pub files: Vec<PolicyFile>,
+}
+
+/// One policy file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyFile {
+    /// The name that diagnostics and rules show.
+    pub name: Arc<str>,
+    /// Its text.
+    pub text: Arc<str>,
+}
+
+/// What the embedded issuer publishes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Issuer {
+    /// The discovery document, JSON.
+    pub discovery: Arc<str>,
+    /// The key set, JSON.
+    pub jwks: Arc<str>,
+}
+
+/// Who a caller is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attested {
+    /// The ask's.
+    pub id: u64,
+    /// The process that connected.
+    pub process: Process,
+    /// What is known about it.
+    pub selectors: Selectors,
+    /// What the descriptors beside this message are, in their order.
+    pub fds: Vec<AttestedFd>,
+}
+
+/// What one descriptor of an [`Attested`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AttestedFd {
+    /// A pidfd of the process.
+    Pidfd,
+    /// Its directory in `/proc`.
+    ProcDir,
+}
+
+/// A process that stays itself when its number is used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Process {
+    /// Process id in the initial namespace.
+    pub tgid: u32,
+    /// Start time as the kernel recorded it, in nanoseconds since boot.
+    pub start_ns: u64,
+}
+
+/// A signed token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signed {
+    /// The ask's.
+    pub id: u64,
+    /// The token.
+    #[serde(with = "secret_text")]
+    pub jwt: Secret<Arc<str>>,
+    /// Issued, Unix seconds.
+    pub iat: i64,
+    /// Expires, Unix seconds.
+    pub exp: i64,
+    /// The token's id: what audit shows of it.
+    pub jti: Arc<str>,
+    /// The `aud` claim.
+    pub audience: Arc<str>,
+}
+
+/// Why the guard says no. What differs is what the proxy answers and records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Refusal {
+    /// The kernel recorded nothing about this socket, or no socket came with the ask.
+    Unattributed,
+    /// The process is gone.
+    CallerGone,
+    /// The process is no longer what it was: cgroup, uid or executable.
+    CallerChanged,
+    /// The guard's own decision was no.
+    Denied(DenyReason),
+    /// Policy allows it, but by another way than minting.
+    NotMinted,
+    /// There is no usable signing key.
+    NoKey,
+    /// Too many asks at once; later may work.
+    Busy,
+    /// Something failed that is no fault of the caller.
+    Internal,
+}
+
+impl Answer {
+    /// The packet for this answer.
+    ///
+    /// # Errors
+    /// [`SeamError::TooLong`] if it would pass [`ANSWER_LIMIT`].
+    pub fn encode(&self) -> Result<Vec<u8>, SeamError> {
+        encode(self, ANSWER_LIMIT)
+    }
+
+    /// Reads one packet.
+    ///
+    /// # Errors
+    /// Another version, a body that doesn't decode, or trailing bytes.
+    pub fn decode(packet: &[u8]) -> Result<Self, SeamError> {
+        decode(packet, ANSWER_LIMIT)
+    }
+}
+
+impl PolicyFiles {
+    /// The memfd's contents.
+    ///
+    /// # Errors
+    /// [`SeamError::TooLong`] if they would pass [`POLICY_LIMIT`].
+    pub fn encode(&self) -> Result<Vec<u8>, SeamError> {
+        encode(self, POLICY_LIMIT)
+    }
+
+    /// Reads a memfd's contents.
+    ///
+    /// # Errors
+    /// Another version, contents that don't decode, or trailing bytes.
+    pub fn decode(bytes: &[u8]) -> Result<Self, SeamError> {
+        decode(bytes, POLICY_LIMIT)
+    }
+}
+
+fn encode<T: Serialize>(value: &T, limit: usize) -> Result<Vec<u8>, SeamError> {
+    let bytes = postcard::to_extend(value, vec![VERSION]).map_err(|_| SeamError::Body)?;
+    if bytes.len() > limit {
+        return Err(SeamError::TooLong);
+    }
+    Ok(bytes)
+}
+
+fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8], limit: usize) -> Result<T, SeamError> {
+    if bytes.len() > limit {
+        return Err(SeamError::TooLong);
+    }
+    let (version, body) = bytes.split_first().ok_or(SeamError::TooShort)?;
+    if *version != VERSION {
+        return Err(SeamError::Version);
+    }
+    match postcard::take_from_bytes(body) {
+        Ok((value, [])) => Ok(value),
+        Ok(_) => Err(SeamError::Trailing),
+        Err(_) => Err(SeamError::Body),
+    }
+}
+
+/// The one place where a token is written down for the proxy, which hands it to its caller.
+mod secret_text {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::secret::Secret;
+
+    pub(super) fn serialize<S: Serializer>(
+        secret: &Secret<Arc<str>>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        secret.expose().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Secret<Arc<str>>, D::Error> {
+        Arc::<str>::deserialize(deserializer).map(Secret::new)
+    }
+}
