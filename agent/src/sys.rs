@@ -1,2 +1,9 @@
 //! System calls that `nix` lacks, and the only unsafe code of this crate. Each function is one call or one short
 //! sequence of calls with its errno kept; no policy, no retry, no state.
+
+pub mod cgroup;
+pub mod memfd;
+pub mod pidfd;
+pub mod privilege;
+pub mod proc;
+pub mod scm;

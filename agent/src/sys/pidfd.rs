@@ -1,0 +1,143 @@
+//! Process descriptors: the only name of a process that can't be reused. Opens, asks, and polls them.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+/// A descriptor of one process. Becomes readable when the whole thread group has exited.
+#[derive(Debug)]
+pub struct PidFd(OwnedFd);
+
+/// What the kernel says of a live process in one call (`struct pidfd_info`, `include/uapi/linux/pidfd.h`).
+/// Credentials are relative to our own user namespace.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(C)]
+#[expect(missing_docs, reason = "field names are the kernel's")]
+pub struct Info {
+    pub mask: u64,
+    pub cgroup_id: u64,
+    pub pid: u32,
+    pub tgid: u32,
+    pub ppid: u32,
+    pub ruid: u32,
+    pub rgid: u32,
+    pub euid: u32,
+    pub egid: u32,
+    pub suid: u32,
+    pub sgid: u32,
+    pub fsuid: u32,
+    pub fsgid: u32,
+    pub exit_code: i32,
+}
+
+// PIDFD_INFO_SIZE_VER0: the ioctl number contains the size.
+const _: () = assert!(size_of::<Info>() == 64);
+
+const INFO_PID: u64 = 1;
+const INFO_CREDS: u64 = 1 << 1;
+const INFO_CGROUPID: u64 = 1 << 2;
+
+nix::ioctl_readwrite!(
+    /// `PIDFD_GET_INFO`.
+    pidfd_get_info,
+    0xFF,
+    11,
+    Info
+);
+
+impl PidFd {
+    /// `pidfd_open(2)`. `ESRCH` where there is no such process now.
+    ///
+    /// # Errors
+    /// The errno.
+    pub fn open(tgid: u32) -> Result<Self, Errno> {
+        // SAFETY: takes two integers, touches no memory.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, tgid, 0u32) };
+        let fd = i32::try_from(Errno::result(fd)?).map_err(|_| Errno::EBADF)?;
+        // SAFETY: the call above made this descriptor for us, and nobody else knows it.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// `PIDFD_GET_INFO` (kernel ≥ 6.13): credentials and cgroup in one call. A zombie that is not yet reaped still
+    /// answers: ask [`PidFd::exited`] as well.
+    ///
+    /// # Errors
+    /// `ESRCH` when the process is gone; `ENOTTY` or `EINVAL` on a kernel that lacks the call, or where it did not fill in
+    /// all that was asked for.
+    pub fn info(&self) -> Result<Info, Errno> {
+        let asked = INFO_PID | INFO_CREDS | INFO_CGROUPID;
+        let mut info = Info {
+            mask: asked,
+            ..Info::default()
+        };
+        // SAFETY: `info` is the struct whose size the ioctl number names, and outlives the call.
+        unsafe { pidfd_get_info(self.0.as_raw_fd(), &raw mut info) }?;
+        if info.mask & asked == asked {
+            Ok(info)
+        } else {
+            Err(Errno::EINVAL)
+        }
+    }
+
+    /// Whether the whole process has exited (a zombie counts as exited).
+    ///
+    /// # Errors
+    /// The errno of `poll(2)`.
+    pub fn exited(&self) -> Result<bool, Errno> {
+        let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, PollTimeout::ZERO)?;
+        Ok(fds[0].any().unwrap_or(true))
+    }
+}
+
+impl From<OwnedFd> for PidFd {
+    /// A pidfd that came over a socket.
+    fn from(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+}
+
+impl AsFd for PidFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl AsRawFd for PidFd {
+    fn as_raw_fd(&self) -> i32 {
+        self.0.as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_own_process_is_there_and_ours() {
+        let fd = PidFd::open(std::process::id()).unwrap();
+        assert!(!fd.exited().unwrap());
+        match fd.info() {
+            Ok(info) => {
+                assert_eq!(info.tgid, std::process::id());
+                assert_eq!(info.euid, nix::unistd::geteuid().as_raw());
+                assert_ne!(info.cgroup_id, 0);
+            }
+            // Kernels before 6.13.
+            Err(errno) => assert!(matches!(errno, Errno::ENOTTY | Errno::EINVAL), "{errno}"),
+        }
+    }
+
+    #[test]
+    fn a_dead_process_has_exited_even_before_it_is_reaped() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let fd = PidFd::open(child.id()).unwrap();
+        let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, 5_000u16).unwrap();
+        assert!(fd.exited().unwrap());
+        child.wait().unwrap();
+        assert!(fd.exited().unwrap());
+        assert_eq!(PidFd::open(u32::MAX >> 1).unwrap_err(), Errno::ESRCH);
+    }
+}
