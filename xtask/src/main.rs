@@ -1,2 +1,60 @@
-//! The one door: `cargo xtask <verb>`.
-fn main() {}
+//! The one door: `cargo xtask <verb>`. This file owns the verbs and their help; each verb has a module of its own.
+//!
+//! Nothing here is shipped, and nothing here is imported by what is shipped.
+#![forbid(unsafe_code)]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command line tool talks to a person"
+)]
+
+mod debian;
+mod ebpf;
+mod lack;
+mod linker;
+mod process;
+mod python;
+mod setup;
+mod toolchain;
+mod workspace;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Everything a developer of imds-guard does, in one place. CI runs the same verbs.
+///
+/// First time: `cargo xtask demo` installs what is missing, builds, and shows the main job in half a minute.
+/// Every day: `cargo xtask test`. Before you submit: `cargo xtask ci`.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 110)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Find or install the toolchain: BPF compiler and linker, what tests need, the Python SDK. Exits 3 when it can't.
+    ///
+    /// As root on Debian 12 or 13 it installs what is missing from Debian's packages, crates.io and PyPI.
+    /// Elsewhere it prints the exact commands.
+    Setup(setup::Options),
+    /// Build the kernel programs into target/ebpf/imds-guard-ebpf.o (skipped when nothing changed).
+    Ebpf(ebpf::Options),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().verb {
+        Verb::Setup(options) => setup::run(&options),
+        Verb::Ebpf(options) => ebpf::run(&options),
+    };
+    let Err(error) = outcome else {
+        return ExitCode::SUCCESS;
+    };
+    eprintln!("xtask: {error:#}");
+    if error.is::<lack::Lack>() {
+        ExitCode::from(3)
+    } else {
+        ExitCode::FAILURE
+    }
+}
