@@ -1,1 +1,6 @@
 //! The unprivileged process.
+mod gate;
+mod linger;
+mod rates;
+mod seats;
+mod sink;

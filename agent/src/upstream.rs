@@ -1,1 +1,255 @@
-//! The only code that talks to the real metadata service.
+//! The real metadata service, as this host would reach it without us. The only code that dials it, and nothing gets here
+//! without a [`Permit`]. The request that leaves is the one that core rebuilt, never the caller's bytes; redirects are
+//! answers like any other and never followed; the answer's body is bounded.
+//!
+//! Each socket is marked in the kernel before it connects ([`Mark`]): that mark, and nothing else, lets it through our
+//! own interception.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::rc::Rc;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use imds_guard_core::decision::Permit;
+use tokio::net::TcpSocket;
+use tokio::time::{Instant, timeout, timeout_at};
+
+/// The longest an upstream may take to accept a connection. It is on this host or one hop away.
+pub(crate) const CONNECT: Duration = Duration::from_millis(500);
+/// Budget for a credential, connection included: SDKs give up after one second.
+pub(crate) const CREDENTIAL_BUDGET: Duration = Duration::from_millis(900);
+/// Budget for everything else: some reads (scheduled events, right after boot) really take long.
+pub(crate) const READ_BUDGET: Duration = Duration::from_secs(120);
+/// No metadata document is near this size.
+pub(crate) const BODY_BYTES: usize = 1024 * 1024;
+/// Idle connections kept to one upstream.
+const KEPT: usize = 16;
+
+/// Why the real service gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UpstreamError {
+    /// Nobody there.
+    #[error("can't reach the metadata service at {0}: {1}")]
+    Connect(SocketAddr, #[source] io::Error),
+    /// The kernel would not let the socket be marked.
+    #[error("can't mark the socket to the metadata service: {0}")]
+    Mark(#[source] io::Error),
+    /// The budget is used up.
+    #[error("the metadata service did not answer in time")]
+    Late,
+    /// It closed the connection or did not speak HTTP.
+    #[error("the metadata service broke off: {0}")]
+    Broken(#[source] hyper::Error),
+    /// Its answer is longer than [`BODY_BYTES`].
+    #[error("the metadata service's answer is too long or broke off: {0}")]
+    Body(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Core rebuilt something that is no request. A bug, refused rather than sent.
+    #[error("not a request: {0}")]
+    Request(#[source] hyper::http::Error),
+}
+
+/// Exempts a socket from our own interception, for one endpoint. The real one writes the kernel's marker map.
+pub(crate) trait Mark {
+    /// Marks `socket`, before it connects to the endpoint.
+    fn mark(&self, socket: BorrowedFd<'_>, endpoint: Endpoint) -> io::Result<()>;
+}
+
+/// A metadata service: its address and the number under which the kernel knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Endpoint {
+    /// Where the caller meant to connect.
+    pub(crate) address: SocketAddr,
+    /// Its id in the kernel's endpoint table.
+    pub(crate) id: u32,
+}
+
+/// What is sent: rebuilt from the parsed form.
+#[derive(Debug, Clone)]
+pub(crate) struct Outbound {
+    /// `GET`, `POST` or `PUT`.
+    pub(crate) method: Method,
+    /// Origin form, rebuilt.
+    pub(crate) target: String,
+    /// `Host` and whatever core says that the dialect needs. Never the caller's own set.
+    pub(crate) headers: Vec<(&'static str, String)>,
+    /// What the caller sent, where the dialect has bodies.
+    pub(crate) body: Bytes,
+}
+
+/// What came back: hop-by-hop headers removed, body complete.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) content_type: Option<Vec<u8>>,
+    pub(crate) retry_after: Option<Vec<u8>>,
+    pub(crate) body: Bytes,
+}
+
+type Line = SendRequest<Full<Bytes>>;
+
+/// Kept-alive connections to the real services.
+#[derive(Debug)]
+pub(crate) struct Upstream<M> {
+    mark: M,
+    idle: RefCell<HashMap<Endpoint, Vec<Line>>>,
+}
+
+impl<M: Mark> Upstream<M> {
+    /// An empty pool.
+    pub(crate) fn new(mark: M) -> Rc<Self> {
+        Rc::new(Self {
+            mark,
+            idle: RefCell::default(),
+        })
+    }
+
+    /// Sends one request within `budget`. `_permit` is the proof that policy allows it.
+    pub(crate) async fn send(
+        &self,
+        _permit: &Permit,
+        endpoint: Endpoint,
+        request: &Outbound,
+        budget: Duration,
+    ) -> Result<Answer, UpstreamError> {
+        let until = Instant::now() + budget;
+        timeout_at(until, self.attempt(endpoint, request))
+            .await
+            .map_err(|_| UpstreamError::Late)?
+    }
+
+    /// A kept connection may have been closed by the other side at any time. Then, and only for a GET of which no answer
+    /// has begun, the request is sent once more, over a new one.
+    async fn attempt(
+        &self,
+        endpoint: Endpoint,
+        request: &Outbound,
+    ) -> Result<Answer, UpstreamError> {
+        if let Some(mut line) = self.kept(endpoint) {
+            match line.send_request(rebuild(request)?).await {
+                Ok(response) => return self.finish(endpoint, line, response).await,
+                Err(error) if request.method != Method::GET || !is_stale(&error) => {
+                    return Err(UpstreamError::Broken(error));
+                }
+                Err(_) => self.forget(endpoint),
+            }
+        }
+        let mut line = self.dial(endpoint).await?;
+        let response = line
+            .send_request(rebuild(request)?)
+            .await
+            .map_err(UpstreamError::Broken)?;
+        self.finish(endpoint, line, response).await
+    }
+
+    fn kept(&self, endpoint: Endpoint) -> Option<Line> {
+        let mut idle = self.idle.borrow_mut();
+        let lines = idle.get_mut(&endpoint)?;
+        std::iter::from_fn(|| lines.pop()).find(Line::is_ready)
+    }
+
+    /// Where one kept connection was closed under us, its neighbours are as old.
+    fn forget(&self, endpoint: Endpoint) {
+        self.idle.borrow_mut().remove(&endpoint);
+    }
+
+    async fn dial(&self, endpoint: Endpoint) -> Result<Line, UpstreamError> {
+        let refused = |error| UpstreamError::Connect(endpoint.address, error);
+        let socket = match endpoint.address {
+            SocketAddr::V4(_) => TcpSocket::new_v4(),
+            SocketAddr::V6(_) => TcpSocket::new_v6(),
+        }
+        .map_err(refused)?;
+        socket.set_nodelay(true).map_err(refused)?;
+        self.mark
+            .mark(socket.as_fd(), endpoint)
+            .map_err(UpstreamError::Mark)?;
+        let stream = timeout(CONNECT, socket.connect(endpoint.address))
+            .await
+            .map_err(|_| refused(io::ErrorKind::TimedOut.into()))?
+            .map_err(refused)?;
+        let (line, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(UpstreamError::Broken)?;
+        tokio::task::spawn_local(async move {
+            // Its error reaches the request that is on it; an idle one that the other side closes is no event.
+            drop(connection.await);
+        });
+        Ok(line)
+    }
+
+    async fn finish(
+        &self,
+        endpoint: Endpoint,
+        line: Line,
+        response: Response<Incoming>,
+    ) -> Result<Answer, UpstreamError> {
+        let (head, body) = response.into_parts();
+        let body = Limited::new(body, BODY_BYTES)
+            .collect()
+            .await
+            .map_err(UpstreamError::Body)?
+            .to_bytes();
+        self.keep(endpoint, line).await;
+        let header = |name| {
+            head.headers
+                .get(name)
+                .map(|value| value.as_bytes().to_vec())
+        };
+        Ok(Answer {
+            status: head.status,
+            content_type: header(hyper::header::CONTENT_TYPE),
+            retry_after: header(hyper::header::RETRY_AFTER),
+            body,
+        })
+    }
+
+    async fn keep(&self, endpoint: Endpoint, mut line: Line) {
+        // The connection becomes ready, or closed, when its task has seen the end of the answer: at once after the body.
+        if line.ready().await.is_err() {
+            return;
+        }
+        let mut idle = self.idle.borrow_mut();
+        let lines = idle.entry(endpoint).or_default();
+        if lines.len() < KEPT {
+            lines.push(line);
+        }
+    }
+}
+
+/// Whether the failure is that of a connection which had been closed before the request could be answered.
+fn is_stale(error: &hyper::Error) -> bool {
+    error.is_canceled() || error.is_closed() || error.is_incomplete_message() || is_reset(error)
+}
+
+fn is_reset(error: &hyper::Error) -> bool {
+    use std::error::Error as _;
+    error
+        .source()
+        .and_then(|source| source.downcast_ref::<io::Error>())
+        .is_some_and(|io| {
+            matches!(
+                io.kind(),
+                io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+            )
+        })
+}
+
+fn rebuild(request: &Outbound) -> Result<Request<Full<Bytes>>, UpstreamError> {
+    let mut builder = Request::builder()
+        .method(request.method.clone())
+        .uri(request.target.as_str());
+    for (name, value) in &request.headers {
+        builder = builder.header(*name, value);
+    }
+    builder
+        .body(Full::new(request.body.clone()))
+        .map_err(UpstreamError::Request)
+}
