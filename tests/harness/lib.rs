@@ -1,1 +1,36 @@
-//! placeholder
+//! What every suite stands on: a [`World`] (a network namespace without a way out, a child cgroup, a bpffs of its own), the
+//! workloads that live in it, the real agent, and a server standing where the cloud's metadata service stands.
+//!
+//! Owns: everything that must be undone after a test. Never: a packet to a metadata address outside such a world, BPF attached
+//! to anything but a world's cgroup, or a test that passes because something was missing (see [`require!`]).
+#![forbid(unsafe_code)]
+
+mod agent;
+mod audit;
+mod azure;
+mod binary;
+mod cgroup;
+mod netns;
+mod require;
+mod response;
+mod workload;
+mod world;
+
+pub use agent::{Agent, AgentProcess};
+pub use audit::AuditTail;
+pub use azure::{FakeAzure, Received, UPSTREAM_TOKEN};
+pub use binary::binary;
+pub use cgroup::{Cgroup, leftovers};
+pub use require::{Need, demand};
+pub use response::Response;
+pub use workload::{Caller, Workload};
+pub use world::World;
+
+/// Azure's metadata service, as every SDK dials it.
+pub const AZURE_IMDS: &str = "169.254.169.254:80";
+/// The same over IPv6, written as a mapped address.
+pub const AZURE_IMDS_MAPPED: &str = "[::ffff:169.254.169.254]:80";
+/// AWS's metadata service over IPv6.
+pub const AWS_IMDS_V6: &str = "[fd00:ec2::254]:80";
+/// Azure's wire server.
+pub const AZURE_WIRESERVER: &str = "168.63.129.16:80";

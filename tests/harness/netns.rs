@@ -1,0 +1,144 @@
+//! A network namespace with nothing but loopback, carrying the metadata addresses itself, and a mount namespace with a bpffs.
+//!
+//! Namespaces belong to threads, not processes: they are made on a thread of their own, held by descriptors, and entered on
+//! a fresh thread for each piece of work ([`Namespaces::enter`]), so a test's own threads never change theirs.
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, setns, unshare};
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::Command;
+
+/// The addresses that stand for the real services inside a world.
+const ADDRESSES: [&str; 3] = [
+    "169.254.169.254/32",
+    "168.63.129.16/32",
+    "fd00:ec2::254/128",
+];
+
+/// A pair of namespaces that live as long as this value (and whatever still runs in them).
+#[derive(Debug)]
+pub(crate) struct Namespaces {
+    net: File,
+    mount: File,
+}
+
+impl Namespaces {
+    /// Make both; bpffs is mounted at `bpffs`.
+    pub(crate) fn create(bpffs: &Path) -> Result<Self> {
+        on_new_thread(|| {
+            let outside = identity("/proc/self/ns/net")?;
+            unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)
+                .context("unshare: namespaces need root")?;
+            ensure!(
+                identity("/proc/thread-self/ns/net")? != outside,
+                "still in the network namespace that we came from: refusing to go on"
+            );
+            // Whatever is mounted from here on is seen by nobody else.
+            mount(
+                None::<&str>,
+                "/",
+                None::<&str>,
+                MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+                None::<&str>,
+            )
+            .context("make / private")?;
+            mount(
+                Some("bpf"),
+                bpffs,
+                Some("bpf"),
+                MsFlags::empty(),
+                Some("mode=0700"),
+            )
+            .context("mount bpffs")?;
+            populate()?;
+            refuse_a_way_out()?;
+            let open = |path| File::open(path).with_context(|| format!("open {path}"));
+            Ok(Self {
+                net: open("/proc/thread-self/ns/net")?,
+                mount: open("/proc/thread-self/ns/mnt")?,
+            })
+        })
+    }
+
+    /// Run `work` on a thread inside both namespaces. Threads and processes that it starts are inside, too.
+    pub(crate) fn enter<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        on_new_thread(|| {
+            setns(&self.net, CloneFlags::CLONE_NEWNET).context("setns net")?;
+            // A mount namespace can't be changed while root and working directory are shared with other threads.
+            unshare(CloneFlags::CLONE_FS).context("unshare fs")?;
+            setns(&self.mount, CloneFlags::CLONE_NEWNS).context("setns mnt")?;
+            refuse_a_way_out()?;
+            work()
+        })
+    }
+}
+
+fn on_new_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    std::thread::scope(|scope| match scope.spawn(work).join() {
+        Ok(outcome) => outcome,
+        Err(panic) => std::panic::resume_unwind(panic),
+    })
+}
+
+fn identity(namespace: &str) -> Result<std::path::PathBuf> {
+    fs::read_link(namespace).with_context(|| format!("read {namespace}"))
+}
+
+fn populate() -> Result<()> {
+    ip(&["link", "set", "lo", "up"])?;
+    for address in ADDRESSES {
+        let family = if address.contains(':') { "-6" } else { "-4" };
+        ip(&[family, "address", "add", address, "dev", "lo"])?;
+    }
+    Ok(())
+}
+
+fn ip(arguments: &[&str]) -> Result<()> {
+    let output = Command::new("ip")
+        .args(arguments)
+        .output()
+        .context("ip (iproute2) is needed: cargo xtask setup")?;
+    ensure!(
+        output.status.success(),
+        "ip {}: {}",
+        arguments.join(" "),
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(())
+}
+
+/// The one check that everything rests on: nothing leads out of here. `/proc/net` would be the main thread's view; this is ours.
+fn refuse_a_way_out() -> Result<()> {
+    let table =
+        fs::read_to_string("/proc/thread-self/net/dev").context("/proc/thread-self/net/dev")?;
+    for name in table
+        .lines()
+        .skip(2)
+        .filter_map(|line| Some(line.split_once(':')?.0.trim()))
+    {
+        if name != "lo" {
+            bail!(
+                "the interface {name} might lead out of this network namespace: refusing to go on"
+            );
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_machines_own_namespace_is_refused() {
+        // Where a machine has no interface at all, there is nothing to refuse.
+        let others = fs::read_to_string("/proc/thread-self/net/dev")
+            .unwrap()
+            .lines()
+            .skip(2)
+            .any(|l| !l.trim().starts_with("lo:"));
+        assert_eq!(refuse_a_way_out().is_err(), others);
+    }
+}

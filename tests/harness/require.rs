@@ -1,0 +1,53 @@
+//! What a test needs from the machine. A need that isn't met is a panic, never a silent pass: which tests run is decided by
+//! `cargo xtask test`, which names what it leaves out.
+
+use std::path::Path;
+
+/// Something that a test needs from the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// Effective uid 0 with its capabilities.
+    Root,
+    /// A cgroup v2 hierarchy, mounted.
+    Cgroup2,
+    /// BPF programs on cgroups, and the kernel's BTF.
+    Bpf,
+    /// The agent's binary, built.
+    Agent,
+}
+
+impl Need {
+    fn met(self) -> Result<(), String> {
+        match self {
+            Self::Root if !nix::unistd::geteuid().is_root() => {
+                Err("root: run `cargo xtask test` as root".into())
+            }
+            Self::Cgroup2 => crate::Cgroup::own()
+                .map(drop)
+                .map_err(|e| format!("a cgroup v2 hierarchy: {e:#}")),
+            Self::Bpf if !Path::new("/sys/kernel/btf/vmlinux").exists() => {
+                Err("a kernel with BTF (CONFIG_DEBUG_INFO_BTF)".into())
+            }
+            Self::Agent => crate::binary("imds-guard")
+                .map(drop)
+                .map_err(|e| format!("the agent: {e:#}")),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Panic, naming every need that isn't met. Called through [`require!`].
+///
+/// # Panics
+/// When a need isn't met.
+#[track_caller]
+pub fn demand(needs: &[Need]) {
+    let unmet: Vec<String> = needs.iter().filter_map(|need| need.met().err()).collect();
+    assert!(unmet.is_empty(), "this test needs {}", unmet.join("; and "));
+}
+
+/// `require!(Root, Cgroup2, Bpf)`: the needs of a test, panicking where one isn't met.
+#[macro_export]
+macro_rules! require {
+    ($($need:ident),+ $(,)?) => { $crate::demand(&[$($crate::Need::$need),+]) };
+}

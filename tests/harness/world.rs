@@ -1,0 +1,122 @@
+//! A world: where one test lives. Owns its namespaces, its cgroup and its directory, and undoes all three when dropped.
+
+use crate::cgroup::{Cgroup, PREFIX};
+use crate::netns::Namespaces;
+use crate::{Agent, FakeAzure, Workload};
+use anyhow::{Context, Result};
+use nix::mount::{MsFlags, mount};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+/// One test's own network, cgroup, bpffs and directory.
+#[derive(Debug)]
+pub struct World {
+    // Dropped in this order: first all processes end (cgroup), then the namespaces go, then the files.
+    cgroup: Cgroup,
+    namespaces: Namespaces,
+    directory: TempDir,
+}
+
+impl World {
+    /// A new world for the test `name` (letters, digits, `-`, `_`).
+    ///
+    /// # Errors
+    /// When the machine lacks root, cgroup v2 or bpffs: call [`require!`](crate::require) first for a plainer word.
+    pub fn new(name: &str) -> Result<Self> {
+        let directory = tempfile::Builder::new()
+            .prefix(&format!("{PREFIX}{}.{name}.", std::process::id()))
+            .tempdir()?;
+        // Workloads of other uids have their programs and files in here.
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))?;
+        for below in ["bpf", "bin", "state", "run", "etc"] {
+            fs::create_dir(directory.path().join(below))?;
+        }
+        let namespaces = Namespaces::create(&directory.path().join("bpf"))?;
+        Ok(Self {
+            cgroup: Cgroup::child(name)?,
+            namespaces,
+            directory,
+        })
+    }
+
+    /// The cgroup that holds everything of this world; interception is attached here.
+    #[must_use]
+    pub fn cgroup(&self) -> &Path {
+        self.cgroup.path()
+    }
+
+    /// A cgroup below the world's, made when it isn't there.
+    ///
+    /// # Errors
+    /// When it can't be made.
+    pub fn cgroup_below(&self, name: &str) -> Result<PathBuf> {
+        self.cgroup.below(name)
+    }
+
+    /// The world's directory, readable by all: `bpf` (a bpffs, only seen from inside), `bin`, `state`, `run`, `etc`.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Run `work` on a thread inside the world's namespaces; what it starts is inside, too. The working directory is `/`.
+    ///
+    /// # Errors
+    /// Those of `work`, and of entering.
+    pub fn enter<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        self.namespaces.enter(work)
+    }
+
+    /// Show `source` (a file or a directory) inside the world under `bin/NAME`, and say where. Build directories often lie
+    /// where other uids can't reach them.
+    ///
+    /// # Errors
+    /// When it can't be mounted.
+    pub fn show(&self, source: &Path, name: &str) -> Result<PathBuf> {
+        let target = self.directory().join("bin").join(name);
+        let source = source
+            .canonicalize()
+            .with_context(|| source.display().to_string())?;
+        if target.exists() {
+            return Ok(target);
+        }
+        if source.is_dir() {
+            fs::create_dir(&target)?
+        } else {
+            fs::write(&target, "")?
+        }
+        self.enter(|| {
+            mount(
+                Some(&source),
+                &target,
+                None::<&str>,
+                MsFlags::MS_BIND,
+                None::<&str>,
+            )
+            .with_context(|| format!("bind {}", source.display()))
+        })?;
+        Ok(target)
+    }
+
+    /// A workload called `name`, in a cgroup `NAME.service` of its own, as uid 1000 and gid 2000 until told otherwise.
+    #[must_use]
+    pub fn workload(&self, name: &str) -> Workload<'_> {
+        Workload::new(self, name)
+    }
+
+    /// The agent, to be configured and started.
+    #[must_use]
+    pub fn agent(&self) -> Agent<'_> {
+        Agent::new(self)
+    }
+
+    /// A server at 169.254.169.254:80 of this world, standing for Azure's real one.
+    ///
+    /// # Errors
+    /// When it can't listen.
+    pub fn azure(&self) -> Result<FakeAzure> {
+        FakeAzure::start(self)
+    }
+}
