@@ -1,2 +1,424 @@
-//! What kernel and user space share.
+//! What kernel and user space share: the one definition of every struct, key, counter and map name.
+//!
+//! Owns layouts. Must never hold logic that only one side needs, and never change a layout without raising
+//! [`ABI_VERSION`]: pinned maps outlive the process, and a new program must not read an old layout.
+//!
+//! Every struct is `repr(C)` without implicit padding (the assertions at the end), because the verifier refuses
+//! uninitialised padding in map values and keys, and because keys are compared byte by byte.
 #![cfg_attr(target_arch = "bpf", no_std)]
+
+/// Raised whenever the layout or the meaning of anything in a pinned map changes.
+pub const ABI_VERSION: u32 = 1;
+
+/// Map names as the loader and the pin directory know them.
+pub mod map {
+    /// Socket storage: the [`CallerRecord`](super::CallerRecord) of a connecting or accepted socket.
+    pub const RECORDS: &str = "RECORDS";
+    /// Socket storage: `u32` [`LISTENER_MARK`](super::LISTENER_MARK) on each listener of the guard.
+    pub const LISTENERS: &str = "LISTENERS";
+    /// Socket storage: `u32` endpoint id on a socket of the proxy that may reach that real endpoint.
+    pub const UPSTREAM: &str = "UPSTREAM";
+    /// Hash: [`HandshakeKey`](super::HandshakeKey) to [`CallerRecord`](super::CallerRecord), for one handshake.
+    pub const HANDSHAKES: &str = "HANDSHAKES";
+    /// Hash: [`EndpointKey`](super::EndpointKey) to [`Endpoint`](super::Endpoint).
+    pub const ENDPOINTS: &str = "ENDPOINTS";
+    /// Array of one `u64`: which [`prefilter_bit`](super::prefilter_bit)s the endpoint table uses.
+    pub const PREFILTER: &str = "PREFILTER";
+    /// Per-CPU array of `u64`, indexed by [`Counter`](super::Counter).
+    pub const COUNTERS: &str = "COUNTERS";
+    /// Ring buffer of [`ObserveEvent`](super::ObserveEvent).
+    pub const EVENTS: &str = "EVENTS";
+    /// All of them: what is pinned.
+    pub const ALL: [&str; 8] = [
+        RECORDS, LISTENERS, UPSTREAM, HANDSHAKES, ENDPOINTS, PREFILTER, COUNTERS, EVENTS,
+    ];
+}
+
+/// Read-only globals that the loader sets.
+pub mod global {
+    /// `u16`, host order: the port of the guard's listeners.
+    pub const PROXY_PORT: &str = "PROXY_PORT";
+    /// [`Offsets`](super::Offsets) of the running kernel.
+    pub const OFFSETS: &str = "OFFSETS";
+}
+
+/// Value of a listener's entry in [`map::LISTENERS`].
+pub const LISTENER_MARK: u32 = 1;
+/// `AF_INET`.
+pub const AF_INET: u16 = 2;
+/// `AF_INET6`.
+pub const AF_INET6: u16 = 10;
+
+/// Bits of [`CallerRecord::missing`]: facts that the kernel could not read. Such a field is zero and is no evidence.
+pub mod missing {
+    /// `start_boottime`.
+    pub const START: u32 = 1;
+    /// `exe_inode`, `exe_dev` (also: a kernel thread has none).
+    pub const EXE: u32 = 1 << 1;
+    /// `parent_tgid`.
+    pub const PARENT: u32 = 1 << 2;
+    /// `effective_uid`, `effective_gid`.
+    pub const EFFECTIVE_IDS: u32 = 1 << 3;
+    /// `socket_cgroup_id`.
+    pub const SOCKET_CGROUP: u32 = 1 << 4;
+    /// `comm`.
+    pub const COMM: u32 = 1 << 5;
+}
+
+/// Who called `connect()`, as the kernel saw it in the calling process' context.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallerRecord {
+    /// Cookie of the socket that was connected.
+    pub socket_cookie: u64,
+    /// Cookie of that socket's network namespace (not of the caller's, which may have moved).
+    pub netns_cookie: u64,
+    /// cgroup v2 id of the caller at `connect()`.
+    pub cgroup_id: u64,
+    /// cgroup v2 id of the socket: where it was created. Differs from `cgroup_id` after a move or an fd handed on.
+    pub socket_cgroup_id: u64,
+    /// Start of the process (group leader) in nanoseconds of `CLOCK_BOOTTIME`; `/proc/PID/stat` shows it in ticks.
+    pub start_boottime: u64,
+    /// Inode number of the executable.
+    pub exe_inode: u64,
+    /// Address as dialled, network order, IPv4 as `::ffff:a.b.c.d`.
+    pub address: [u8; 16],
+    /// Name of the process (the group leader's, so that an io_uring worker's name does not show).
+    pub comm: [u8; 16],
+    /// Device of the executable in the kernel's form: `major << 20 | minor`.
+    pub exe_dev: u32,
+    /// Process id (thread group) in the initial pid namespace.
+    pub tgid: u32,
+    /// Thread group of the real parent at `connect()`.
+    pub parent_tgid: u32,
+    /// Real user id, in the initial user namespace.
+    pub uid: u32,
+    /// Real group id, in the initial user namespace.
+    pub gid: u32,
+    /// Effective user id.
+    pub effective_uid: u32,
+    /// Effective group id.
+    pub effective_gid: u32,
+    /// [`Endpoint::id`] of the endpoint that was dialled.
+    pub endpoint_id: u32,
+    /// Which facts could not be read: bits of [`missing`].
+    pub missing: u32,
+    /// Port as dialled, host order.
+    pub port: u16,
+    /// Family of the caller's socket: [`AF_INET`] or [`AF_INET6`] (also for a v4-mapped address).
+    pub family: u16,
+}
+
+impl CallerRecord {
+    /// All zeroes: no caller has tgid 0.
+    pub const ZERO: Self = Self {
+        socket_cookie: 0,
+        netns_cookie: 0,
+        cgroup_id: 0,
+        socket_cgroup_id: 0,
+        start_boottime: 0,
+        exe_inode: 0,
+        address: [0; 16],
+        comm: [0; 16],
+        exe_dev: 0,
+        tgid: 0,
+        parent_tgid: 0,
+        uid: 0,
+        gid: 0,
+        effective_uid: 0,
+        effective_gid: 0,
+        endpoint_id: 0,
+        missing: 0,
+        port: 0,
+        family: 0,
+    };
+
+    /// Whether all of `facts` (bits of [`missing`]) were read.
+    #[must_use]
+    pub const fn has(&self, facts: u32) -> bool {
+        self.missing & facts == 0
+    }
+}
+
+/// A connection during its handshake: the connecting socket's own address within its network namespace.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HandshakeKey {
+    /// Network namespace cookie.
+    pub netns_cookie: u64,
+    /// Local address of the connecting socket, network order, IPv4 mapped.
+    pub address: [u8; 16],
+    /// Its local port, host order.
+    pub port: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// A guarded (address, port).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EndpointKey {
+    /// Network order, IPv4 as `::ffff:a.b.c.d`.
+    pub address: [u8; 16],
+    /// Host order.
+    pub port: u32,
+}
+
+/// What happens to a connection to a guarded (address, port).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// A [`Mode`] as `u32`; anything else is treated as [`Mode::Enforce`].
+    pub mode: u32,
+    /// Names the endpoint in records and upstream marks; never 0.
+    pub id: u32,
+}
+
+/// How strictly an endpoint is guarded.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// Not touched; an event says who connected.
+    Observe = 1,
+    /// Steered while a marked listener is there, else not touched.
+    Audit = 2,
+    /// Steered, or refused.
+    Enforce = 3,
+}
+
+/// Per-CPU counters. The numbers are the index in [`map::COUNTERS`].
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Counter {
+    /// Connections steered to the listener.
+    Steered = 0,
+    /// Handshakes begun by a steered socket.
+    HandshakeBegun = 1,
+    /// Records handed to an accepted socket.
+    HandedOver = 2,
+    /// Accepted on the proxy port without a handshake entry: direct connections.
+    NoHandshake = 3,
+    /// Handshake entries removed because the connection never got established.
+    HandshakeAbandoned = 4,
+    /// Handshake table full: the connection is accepted without a record, thus refused.
+    HandshakeTableFull = 5,
+    /// No socket storage for the connecting socket: refused.
+    NoStorage = 6,
+    /// No socket storage for the accepted socket: accepted without a record, thus refused.
+    NoChildStorage = 7,
+    /// Enforced, and nothing listened on the proxy port in the socket's namespace: refused.
+    NoListener = 8,
+    /// Enforced, and what listened there was not marked: refused.
+    ForeignListener = 9,
+    /// Not TCP: refused.
+    NotTcp = 10,
+    /// Let through because the socket carries the upstream mark of this endpoint.
+    UpstreamExempt = 11,
+    /// Let through: endpoint in observe.
+    Observed = 12,
+    /// Let through: endpoint in audit and no marked listener, or not TCP.
+    AuditPassed = 13,
+    /// An observe event was lost because the ring was full.
+    EventLost = 14,
+}
+
+impl Counter {
+    /// How many there are.
+    pub const COUNT: u32 = 15;
+    /// All, in order of index.
+    pub const ALL: [Self; Self::COUNT as usize] = [
+        Self::Steered,
+        Self::HandshakeBegun,
+        Self::HandedOver,
+        Self::NoHandshake,
+        Self::HandshakeAbandoned,
+        Self::HandshakeTableFull,
+        Self::NoStorage,
+        Self::NoChildStorage,
+        Self::NoListener,
+        Self::ForeignListener,
+        Self::NotTcp,
+        Self::UpstreamExempt,
+        Self::Observed,
+        Self::AuditPassed,
+        Self::EventLost,
+    ];
+}
+
+/// A connection that was not steered and is worth a note (mode observe or audit).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ObserveEvent {
+    /// Who.
+    pub record: CallerRecord,
+    /// IP protocol number of the socket (6 TCP, 17 UDP, …).
+    pub protocol: u32,
+    /// The endpoint's [`Mode`] as `u32`.
+    pub mode: u32,
+}
+
+/// Byte offsets of the kernel struct members that the programs read; user space finds them in the kernel's BTF.
+/// Zero is a legal offset (`task_struct.thread_info`), so all must be set together.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offsets {
+    /// `task_struct.group_leader`
+    pub task_group_leader: u32,
+    /// `task_struct.start_boottime`
+    pub task_start_boottime: u32,
+    /// `task_struct.real_parent`
+    pub task_real_parent: u32,
+    /// `task_struct.tgid`
+    pub task_tgid: u32,
+    /// `task_struct.comm`
+    pub task_comm: u32,
+    /// `task_struct.cred`
+    pub task_cred: u32,
+    /// `task_struct.mm`
+    pub task_mm: u32,
+    /// `cred.euid`
+    pub cred_euid: u32,
+    /// `cred.egid`
+    pub cred_egid: u32,
+    /// `mm_struct.exe_file`
+    pub mm_exe_file: u32,
+    /// `file.f_inode`
+    pub file_inode: u32,
+    /// `inode.i_ino`
+    pub inode_ino: u32,
+    /// `inode.i_sb`
+    pub inode_sb: u32,
+    /// `super_block.s_dev`
+    pub sb_dev: u32,
+    /// `sock.sk_cgrp_data.cgroup`
+    pub sock_cgroup: u32,
+    /// `cgroup.kn`
+    pub cgroup_kn: u32,
+    /// `kernfs_node.id`
+    pub kernfs_id: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// IPv4 address as `::ffff:a.b.c.d`.
+#[must_use]
+pub const fn mapped(v4: [u8; 4]) -> [u8; 16] {
+    [
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, v4[0], v4[1], v4[2], v4[3],
+    ]
+}
+
+/// The bit (0 to 63) of an endpoint in the prefilter mask. A clear bit proves that the table has no such key, so other
+/// destinations cost a few instructions and no look-up. `words` is the address as four words in memory order.
+#[inline(always)]
+#[must_use]
+pub const fn prefilter_bit(words: [u32; 4], port: u32) -> u32 {
+    let mixed = words[0] ^ words[1] ^ words[2] ^ words[3] ^ (port << 7);
+    // Fibonacci hashing: the top six bits of the product.
+    mixed.wrapping_mul(0x9E37_79B1) >> 26
+}
+
+impl EndpointKey {
+    /// The four words of the address in memory order, as the kernel's context has them.
+    #[must_use]
+    pub const fn words(&self) -> [u32; 4] {
+        let a = &self.address;
+        [
+            u32::from_ne_bytes([a[0], a[1], a[2], a[3]]),
+            u32::from_ne_bytes([a[4], a[5], a[6], a[7]]),
+            u32::from_ne_bytes([a[8], a[9], a[10], a[11]]),
+            u32::from_ne_bytes([a[12], a[13], a[14], a[15]]),
+        ]
+    }
+
+    /// This key's bit as a mask.
+    #[must_use]
+    pub const fn prefilter_mask(&self) -> u64 {
+        1 << prefilter_bit(self.words(), self.port)
+    }
+}
+
+#[cfg(feature = "user")]
+mod pod {
+    // SAFETY: each is `repr(C)`, `Copy`, has no padding (assertions below) and no invalid bit pattern.
+    unsafe impl aya::Pod for super::CallerRecord {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::HandshakeKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::EndpointKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Endpoint {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::ObserveEvent {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Offsets {}
+}
+
+// No padding, and offsets that a pinned map of this ABI_VERSION has for good.
+const _: () = {
+    use core::mem::{align_of, offset_of, size_of};
+    assert!(size_of::<CallerRecord>() == 6 * 8 + 2 * 16 + 9 * 4 + 2 * 2);
+    assert!(offset_of!(CallerRecord, address) == 48);
+    assert!(offset_of!(CallerRecord, comm) == 64);
+    assert!(offset_of!(CallerRecord, exe_dev) == 80);
+    assert!(offset_of!(CallerRecord, endpoint_id) == 108);
+    assert!(offset_of!(CallerRecord, family) == 118);
+    assert!(size_of::<HandshakeKey>() == 32 && align_of::<HandshakeKey>() == 8);
+    assert!(size_of::<EndpointKey>() == 20 && align_of::<EndpointKey>() == 4);
+    assert!(size_of::<Endpoint>() == 8);
+    assert!(size_of::<ObserveEvent>() == size_of::<CallerRecord>() + 8);
+    assert!(size_of::<Offsets>() == 18 * 4);
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(address: [u8; 16], port: u32) -> EndpointKey {
+        EndpointKey { address, port }
+    }
+
+    #[test]
+    fn mapped_is_the_mapped_form_of_std() {
+        let v4 = std::net::Ipv4Addr::new(169, 254, 169, 254);
+        assert_eq!(mapped(v4.octets()), v4.to_ipv6_mapped().octets());
+    }
+
+    #[test]
+    fn a_key_is_always_in_its_own_mask() {
+        for port in [0, 1, 80, 443, 32526, 65535] {
+            for last in 0..=255 {
+                let k = key(mapped([169, 254, 169, last]), port);
+                assert!(prefilter_bit(k.words(), port) < 64);
+                assert_eq!(k.prefilter_mask().count_ones(), 1);
+            }
+        }
+    }
+
+    #[test]
+    fn the_prefilter_spreads_neighbours_over_most_bits() {
+        let mut mask = 0;
+        for last in 0..=255 {
+            mask |= key(mapped([10, 0, 0, last]), 443).prefilter_mask();
+        }
+        assert!(mask.count_ones() > 48, "{mask:#b}");
+    }
+
+    #[test]
+    fn counters_are_numbered_by_their_place() {
+        for (i, c) in Counter::ALL.iter().enumerate() {
+            assert_eq!(*c as usize, i);
+        }
+    }
+
+    #[test]
+    fn a_missing_fact_is_not_had() {
+        let record = CallerRecord {
+            missing: missing::EXE,
+            ..CallerRecord::ZERO
+        };
+        assert!(!record.has(missing::EXE));
+        assert!(record.has(missing::START));
+        assert!(!record.has(missing::START | missing::EXE));
+    }
+}

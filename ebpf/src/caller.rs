@@ -1,0 +1,149 @@
+//! Who is calling: reads the facts of the current process into a [`CallerRecord`].
+//!
+//! Must never fail a connection: a fact that can't be read is zero and named in `missing`, and user space treats it as
+//! unavailable evidence. Nothing here decides.
+
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::{
+    bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_current_task,
+    bpf_get_current_uid_gid, bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_probe_read_kernel,
+    bpf_skc_to_tcp_sock,
+};
+use imds_guard_ebpf::{CallerRecord, EndpointKey, missing};
+
+use crate::globals::offset;
+
+/// What was dialled.
+#[derive(Clone, Copy)]
+pub(crate) struct Dialled {
+    pub(crate) key: EndpointKey,
+    pub(crate) family: u16,
+    pub(crate) endpoint_id: u32,
+}
+
+/// Reads `T` at `base + offset` of kernel memory.
+#[inline(always)]
+fn read<T>(base: u64, offset: u64) -> Option<T> {
+    // SAFETY: the helper checks the address and fails rather than faults.
+    unsafe { bpf_probe_read_kernel((base + offset) as *const T).ok() }
+}
+
+/// Fills `record` with the facts of the current process and the connecting socket `sk`.
+///
+/// # Safety
+/// `ctx` is the context of a connect program, `sk` its socket, `record` writable.
+#[inline(always)]
+pub(crate) unsafe fn record(record: &mut CallerRecord, ctx: *mut c_void, sk: *mut c_void, to: &Dialled) {
+    // SAFETY: helpers with the program's own context.
+    unsafe {
+        record.socket_cookie = bpf_get_socket_cookie(ctx);
+        record.netns_cookie = bpf_get_netns_cookie(ctx);
+        record.cgroup_id = bpf_get_current_cgroup_id();
+    }
+    record.address = to.key.address;
+    record.port = to.key.port as u16;
+    record.family = to.family;
+    record.endpoint_id = to.endpoint_id;
+    record.tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    // bpf_get_current_uid_gid(): real ids; the uid is the LOW half, the gid is the HIGH half
+    // (kernel/bpf/helpers.c: `(u64) gid << 32 | uid`). The suite tests a caller whose uid and gid differ.
+    let uid_gid = bpf_get_current_uid_gid();
+    record.uid = uid_gid as u32;
+    record.gid = (uid_gid >> 32) as u32;
+    // SAFETY: no arguments.
+    let task = unsafe { bpf_get_current_task() };
+    let mut gone = 0;
+    gone |= leader(record, task);
+    gone |= effective_ids(record, task);
+    gone |= executable(record, task);
+    // SAFETY: as promised by the caller.
+    gone |= unsafe { socket_cgroup(record, sk) };
+    record.missing = gone;
+}
+
+/// Start time, name and parent: of the group leader, so that a worker thread of the kernel's io_uring doesn't show.
+#[inline(always)]
+fn leader(record: &mut CallerRecord, task: u64) -> u32 {
+    record.start_boottime = 0;
+    record.comm = [0; 16];
+    record.parent_tgid = 0;
+    let mut gone = missing::START | missing::COMM | missing::PARENT;
+    if let Some(leader) = read::<u64>(task, offset!(task_group_leader)) {
+        if let Some(start) = read::<u64>(leader, offset!(task_start_boottime)) {
+            record.start_boottime = start;
+            gone &= !missing::START;
+        }
+        if let Some(comm) = read::<[u8; 16]>(leader, offset!(task_comm)) {
+            record.comm = comm;
+            gone &= !missing::COMM;
+        }
+        if let Some(parent) = read::<u64>(leader, offset!(task_real_parent))
+            && let Some(tgid) = read::<u32>(parent, offset!(task_tgid))
+        {
+            record.parent_tgid = tgid;
+            gone &= !missing::PARENT;
+        }
+    }
+    gone
+}
+
+/// Effective ids from the subjective credentials (`cred`, not `real_cred`): those the connect is judged by.
+#[inline(always)]
+fn effective_ids(record: &mut CallerRecord, task: u64) -> u32 {
+    record.effective_uid = 0;
+    record.effective_gid = 0;
+    if let Some(cred) = read::<u64>(task, offset!(task_cred))
+        && let Some(uid) = read::<u32>(cred, offset!(cred_euid))
+        && let Some(gid) = read::<u32>(cred, offset!(cred_egid))
+    {
+        record.effective_uid = uid;
+        record.effective_gid = gid;
+        return 0;
+    }
+    missing::EFFECTIVE_IDS
+}
+
+/// Inode and device of the running image.
+#[inline(always)]
+fn executable(record: &mut CallerRecord, task: u64) -> u32 {
+    record.exe_inode = 0;
+    record.exe_dev = 0;
+    if let Some(mm) = read::<u64>(task, offset!(task_mm))
+        && mm != 0
+        && let Some(file) = read::<u64>(mm, offset!(mm_exe_file))
+        && file != 0
+        && let Some(inode) = read::<u64>(file, offset!(file_inode))
+        && let Some(number) = read::<u64>(inode, offset!(inode_ino))
+        && let Some(sb) = read::<u64>(inode, offset!(inode_sb))
+        && let Some(dev) = read::<u32>(sb, offset!(sb_dev))
+    {
+        record.exe_inode = number;
+        record.exe_dev = dev;
+        return 0;
+    }
+    missing::EXE
+}
+
+/// The cgroup in which the socket was created. Only TCP sockets: the context's own `sk` allows no arithmetic, its
+/// typed form does.
+///
+/// # Safety
+/// `sk` is the context's socket.
+#[inline(always)]
+unsafe fn socket_cgroup(record: &mut CallerRecord, sk: *mut c_void) -> u32 {
+    record.socket_cgroup_id = 0;
+    // SAFETY: as promised.
+    let sock = unsafe { bpf_skc_to_tcp_sock(sk) };
+    if sock.is_null() {
+        return missing::SOCKET_CGROUP;
+    }
+    if let Some(cgroup) = read::<u64>(sock as u64, offset!(sock_cgroup))
+        && let Some(node) = read::<u64>(cgroup, offset!(cgroup_kn))
+        && let Some(id) = read::<u64>(node, offset!(kernfs_id))
+    {
+        record.socket_cgroup_id = id;
+        return 0;
+    }
+    missing::SOCKET_CGROUP
+}

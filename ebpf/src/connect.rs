@@ -1,0 +1,308 @@
+//! `connect()`: other destinations go on untouched and cheaply; a guarded one is steered, refused or noted.
+//!
+//! The two programs have bodies of their own because the verifier refuses a `user_ip6` access in a connect4 program;
+//! all that follows the address is shared and monomorphic per family of listener.
+
+use core::{
+    ffi::c_void,
+    mem::{size_of, zeroed},
+    ptr::{addr_of, addr_of_mut, null_mut, read_volatile, write_volatile},
+};
+
+use aya_ebpf::{
+    EbpfContext,
+    bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock_addr, bpf_sock_tuple},
+    helpers::{
+        bpf_set_retval, bpf_sk_lookup_tcp, bpf_sk_release, bpf_sk_storage_delete,
+        bpf_sk_storage_get,
+    },
+    macros::cgroup_sock_addr,
+    programs::SockAddrContext,
+};
+use imds_guard_ebpf::{
+    AF_INET, AF_INET6, CallerRecord, Counter, Endpoint, EndpointKey, LISTENER_MARK, Mode,
+    ObserveEvent, prefilter_bit,
+};
+
+use crate::{
+    caller::{self, Dialled},
+    globals::proxy_port,
+    maps::{ENDPOINTS, EVENTS, PREFILTER, count, listeners, records, upstream},
+};
+
+const EACCES: i32 = 13;
+const ECONNREFUSED: i32 = 111;
+const SOCK_STREAM: u32 = 1;
+const IPPROTO_TCP: u32 = 6;
+/// `BPF_F_CURRENT_NETNS`: the namespace of the context's socket.
+const SOCKET_NETNS: u64 = u64::MAX;
+const MAPPED: u32 = 0xffffu32.to_be();
+const LOOPBACK4: u32 = 0x7f00_0001u32.to_be();
+const LOOPBACK6: u32 = 1u32.to_be();
+
+/// What the program tells the kernel.
+enum Verdict {
+    /// As without us.
+    Untouched,
+    /// Aim at the listener.
+    Steer,
+    /// Fail with this errno.
+    Refuse(i32),
+}
+
+/// IPv4 sockets.
+#[cgroup_sock_addr(connect4)]
+pub(crate) fn connect4(ctx: SockAddrContext) -> i32 {
+    let sa = ctx.sock_addr;
+    // SAFETY: reads of context members of the widths that the verifier allows.
+    let (ip, port) = unsafe { ((*sa).user_ip4, dialled_port(sa)) };
+    let words = [0, 0, MAPPED, ip];
+    match judge::<false>(&ctx, words, port, AF_INET) {
+        Verdict::Untouched => 1,
+        Verdict::Refuse(errno) => refuse(errno),
+        Verdict::Steer => {
+            // SAFETY: connect4 may write these two.
+            unsafe {
+                (*sa).user_ip4 = LOOPBACK4;
+                (*sa).user_port = u32::from(proxy_port().to_be());
+            }
+            1
+        }
+    }
+}
+
+/// IPv6 sockets; `::ffff:a.b.c.d` is IPv4 and goes to the IPv4 listener.
+#[cgroup_sock_addr(connect6)]
+pub(crate) fn connect6(ctx: SockAddrContext) -> i32 {
+    let sa = ctx.sock_addr;
+    // SAFETY: as above. Volatile, or LLVM merges neighbours into 64-bit loads, which the verifier refuses.
+    let (words, port) = unsafe {
+        (
+            [
+                read_volatile(addr_of!((*sa).user_ip6[0])),
+                read_volatile(addr_of!((*sa).user_ip6[1])),
+                read_volatile(addr_of!((*sa).user_ip6[2])),
+                read_volatile(addr_of!((*sa).user_ip6[3])),
+            ],
+            dialled_port(sa),
+        )
+    };
+    let is_mapped = words[0] == 0 && words[1] == 0 && words[2] == MAPPED;
+    let verdict = if is_mapped {
+        judge::<false>(&ctx, words, port, AF_INET6)
+    } else {
+        judge::<true>(&ctx, words, port, AF_INET6)
+    };
+    match verdict {
+        Verdict::Untouched => 1,
+        Verdict::Refuse(errno) => refuse(errno),
+        Verdict::Steer => {
+            let (third, fourth) = if is_mapped {
+                (MAPPED, LOOPBACK4)
+            } else {
+                (0, LOOPBACK6)
+            };
+            // SAFETY: connect6 may write these; volatile as above.
+            unsafe {
+                write_volatile(addr_of_mut!((*sa).user_ip6[0]), 0);
+                write_volatile(addr_of_mut!((*sa).user_ip6[1]), 0);
+                write_volatile(addr_of_mut!((*sa).user_ip6[2]), third);
+                write_volatile(addr_of_mut!((*sa).user_ip6[3]), fourth);
+                (*sa).user_port = u32::from(proxy_port().to_be());
+            }
+            1
+        }
+    }
+}
+
+/// # Safety
+/// `sa` is the program's context.
+#[inline(always)]
+unsafe fn dialled_port(sa: *mut bpf_sock_addr) -> u32 {
+    // SAFETY: as promised. The low 16 bits hold the port in network order.
+    u32::from(u16::from_be(unsafe { (*sa).user_port } as u16))
+}
+
+#[inline(always)]
+fn refuse(errno: i32) -> i32 {
+    // SAFETY: connect programs may set the return value since 5.18 (and RHEL 9); the loader names the feature if not.
+    unsafe { bpf_set_retval(-errno) };
+    0
+}
+
+/// The walk of one connect. `V6` says which listener it would go to.
+#[inline(always)]
+fn judge<const V6: bool>(
+    ctx: &SockAddrContext,
+    words: [u32; 4],
+    port: u32,
+    family: u16,
+) -> Verdict {
+    if port == u32::from(proxy_port()) {
+        forget(ctx);
+        return Verdict::Untouched;
+    }
+    let Some(mask) = PREFILTER.get(0) else {
+        return Verdict::Untouched;
+    };
+    if mask >> prefilter_bit(words, port) & 1 == 0 {
+        return Verdict::Untouched;
+    }
+    // SAFETY: same size and no invalid patterns; memory order is kept.
+    let address = unsafe { core::mem::transmute::<[u32; 4], [u8; 16]>(words) };
+    let key = EndpointKey { address, port };
+    // SAFETY: the value is copied at once; entries are only replaced as a whole.
+    let Some(&endpoint) = (unsafe { ENDPOINTS.get(&key) }) else {
+        return Verdict::Untouched;
+    };
+    guarded::<V6>(ctx, key, family, endpoint)
+}
+
+/// Someone dials the proxy port itself. If its socket was steered before (and disconnected since), the old record must
+/// not go along: it may name another process.
+#[inline(always)]
+fn forget(ctx: &SockAddrContext) {
+    // SAFETY: the context's own socket; a missing entry is fine.
+    unsafe { bpf_sk_storage_delete(records(), sk(ctx)) };
+}
+
+#[inline(always)]
+fn sk(ctx: &SockAddrContext) -> *mut c_void {
+    // SAFETY: a context member that is never null in connect programs.
+    unsafe { (*ctx.sock_addr).__bindgen_anon_1.sk.cast() }
+}
+
+/// A connect to a guarded (address, port).
+#[inline(always)]
+fn guarded<const V6: bool>(
+    ctx: &SockAddrContext,
+    key: EndpointKey,
+    family: u16,
+    endpoint: Endpoint,
+) -> Verdict {
+    if carries_upstream_mark(ctx, endpoint.id) {
+        count(Counter::UpstreamExempt);
+        return Verdict::Untouched;
+    }
+    let to = Dialled {
+        key,
+        family,
+        endpoint_id: endpoint.id,
+    };
+    if endpoint.mode == Mode::Observe as u32 {
+        count(Counter::Observed);
+        note(ctx, &to, endpoint.mode);
+        return Verdict::Untouched;
+    }
+    let refusal = if !is_tcp(ctx) {
+        Some((Counter::NotTcp, EACCES))
+    } else {
+        listener::<V6>(ctx).err().map(|why| (why, ECONNREFUSED))
+    };
+    match refusal {
+        None => steer(ctx, &to),
+        Some(_) if endpoint.mode == Mode::Audit as u32 => {
+            count(Counter::AuditPassed);
+            note(ctx, &to, endpoint.mode);
+            Verdict::Untouched
+        }
+        Some((why, errno)) => {
+            count(why);
+            Verdict::Refuse(errno)
+        }
+    }
+}
+
+#[inline(always)]
+fn is_tcp(ctx: &SockAddrContext) -> bool {
+    // SAFETY: context members. MPTCP connects by a TCP subflow, which is what this program sees.
+    unsafe {
+        (*ctx.sock_addr).type_ == SOCK_STREAM && (*ctx.sock_addr).protocol == IPPROTO_TCP
+    }
+}
+
+/// The mark is per endpoint: the proxy's socket for one endpoint opens no other.
+#[inline(always)]
+fn carries_upstream_mark(ctx: &SockAddrContext, endpoint_id: u32) -> bool {
+    // SAFETY: look-up only (no creation) on the context's own socket.
+    let mark = unsafe { bpf_sk_storage_get(upstream(), sk(ctx), null_mut(), 0) } as *const u32;
+    // SAFETY: non-null, so it points to the stored value.
+    !mark.is_null() && unsafe { *mark } == endpoint_id
+}
+
+/// Whether the guard's own listener is in the socket's network namespace; if not, why.
+#[inline(always)]
+fn listener<const V6: bool>(ctx: &SockAddrContext) -> Result<(), Counter> {
+    // SAFETY: an all-zero tuple is valid. Source port 0 belongs to no connection, so only a listener can match.
+    let mut tuple: bpf_sock_tuple = unsafe { zeroed() };
+    let port = proxy_port().to_be();
+    let size = if V6 {
+        let ipv6 = unsafe { &mut tuple.__bindgen_anon_1.ipv6 };
+        ipv6.saddr[3] = LOOPBACK6;
+        ipv6.daddr[3] = LOOPBACK6;
+        ipv6.dport = port;
+        size_of_val(ipv6)
+    } else {
+        let ipv4 = unsafe { &mut tuple.__bindgen_anon_1.ipv4 };
+        ipv4.saddr = LOOPBACK4;
+        ipv4.daddr = LOOPBACK4;
+        ipv4.dport = port;
+        size_of_val(ipv4)
+    };
+    // SAFETY: tuple and size fit; the reference is given back below.
+    unsafe {
+        let sk = bpf_sk_lookup_tcp(ctx.as_ptr(), &mut tuple, size as u32, SOCKET_NETNS, 0);
+        if sk.is_null() {
+            return Err(Counter::NoListener);
+        }
+        let mark = bpf_sk_storage_get(listeners(), sk.cast(), null_mut(), 0) as *const u32;
+        let ours = !mark.is_null() && *mark == LISTENER_MARK;
+        bpf_sk_release(sk.cast());
+        if ours {
+            Ok(())
+        } else {
+            Err(Counter::ForeignListener)
+        }
+    }
+}
+
+/// Writes who is calling into the socket's storage. Without storage nobody could tell later who it was: refused.
+#[inline(always)]
+fn steer(ctx: &SockAddrContext, to: &Dialled) -> Verdict {
+    // SAFETY: creation on the context's own socket; a new value is zeroed by the kernel.
+    let stored = unsafe {
+        bpf_sk_storage_get(
+            records(),
+            sk(ctx),
+            null_mut(),
+            u64::from(BPF_SK_STORAGE_GET_F_CREATE),
+        )
+    } as *mut CallerRecord;
+    if stored.is_null() {
+        count(Counter::NoStorage);
+        return Verdict::Refuse(ECONNREFUSED);
+    }
+    // SAFETY: non-null, the map's value; the socket is locked, so nobody else writes it.
+    unsafe { caller::record(&mut *stored, ctx.as_ptr(), sk(ctx), to) };
+    count(Counter::Steered);
+    Verdict::Steer
+}
+
+/// Notes a connection that goes on untouched.
+#[inline(always)]
+fn note(ctx: &SockAddrContext, to: &Dialled, mode: u32) {
+    let Some(mut slot) = EVENTS.reserve::<ObserveEvent>(0) else {
+        count(Counter::EventLost);
+        return;
+    };
+    let event = slot.as_mut_ptr();
+    // SAFETY: the reserved slot; each member is written before it is submitted.
+    unsafe {
+        caller::record(&mut (*event).record, ctx.as_ptr(), sk(ctx), to);
+        (*event).protocol = (*ctx.sock_addr).protocol;
+        (*event).mode = mode;
+    }
+    slot.submit(0);
+}
+
+const _: () = assert!(size_of::<[u32; 4]>() == size_of::<[u8; 16]>());

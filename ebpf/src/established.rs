@@ -1,0 +1,181 @@
+//! The hand-over: from the connecting socket's storage to the accepted socket's, by way of a table that holds one entry
+//! for the length of one handshake.
+//!
+//! The entry is written before the SYN leaves and taken when the listener's side is established, hence before
+//! `accept()` can return: no look-up by address after the fact, no race with a reused port.
+
+use core::{
+    ffi::c_void,
+    ptr::{addr_of, null_mut, read_volatile},
+};
+
+use aya_ebpf::{
+    EbpfContext,
+    bindings::{
+        BPF_SK_STORAGE_GET_F_CREATE, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB,
+        BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB,
+        bpf_sock_ops,
+    },
+    helpers::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_sk_storage_get},
+    macros::sock_ops,
+    programs::SockOpsContext,
+};
+use imds_guard_ebpf::{AF_INET, CallerRecord, Counter, HandshakeKey};
+
+use crate::{
+    globals::proxy_port,
+    maps::{HANDSHAKES, count, records},
+};
+
+const TCP_CLOSE: u32 = 7;
+const MAPPED: u32 = 0xffffu32.to_be();
+
+/// Runs at many moments of every TCP socket below the attach root: the common ones leave after one comparison.
+#[sock_ops]
+pub(crate) fn established(ctx: SockOpsContext) -> u32 {
+    // SAFETY: a context member.
+    let op = unsafe { (*ctx.ops).op };
+    if op == BPF_SOCK_OPS_TCP_CONNECT_CB {
+        begin(&ctx);
+    } else if op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB {
+        hand_over(&ctx);
+    } else if op == BPF_SOCK_OPS_STATE_CB {
+        abandon(&ctx);
+    }
+    1
+}
+
+/// Which end of the connection a key names.
+#[derive(Clone, Copy, PartialEq)]
+enum End {
+    Local,
+    Remote,
+}
+
+/// # Safety
+/// `ops` is the program's context. Volatile reads keep LLVM from merging words into 64-bit loads.
+#[inline(always)]
+unsafe fn key(ctx: &SockOpsContext, end: End) -> HandshakeKey {
+    let ops: *mut bpf_sock_ops = ctx.ops;
+    // SAFETY: context members of allowed widths.
+    unsafe {
+        let words = if (*ops).family == u32::from(AF_INET) {
+            let ip = match end {
+                End::Local => (*ops).local_ip4,
+                End::Remote => (*ops).remote_ip4,
+            };
+            [0, 0, MAPPED, ip]
+        } else {
+            let ip = match end {
+                End::Local => addr_of!((*ops).local_ip6),
+                End::Remote => addr_of!((*ops).remote_ip6),
+            } as *const u32;
+            [
+                read_volatile(ip),
+                read_volatile(ip.add(1)),
+                read_volatile(ip.add(2)),
+                read_volatile(ip.add(3)),
+            ]
+        };
+        HandshakeKey {
+            netns_cookie: bpf_get_netns_cookie(ctx.as_ptr()),
+            address: core::mem::transmute::<[u32; 4], [u8; 16]>(words),
+            port: match end {
+                End::Local => (*ops).local_port,
+                End::Remote => remote_port(ctx),
+            },
+            reserved: 0,
+        }
+    }
+}
+
+/// Host order: the context has it big-endian in 32 bits, unlike `local_port`.
+#[inline(always)]
+fn remote_port(ctx: &SockOpsContext) -> u32 {
+    // SAFETY: a context member.
+    u32::from_be(unsafe { (*ctx.ops).remote_port })
+}
+
+#[inline(always)]
+fn sk(ctx: &SockOpsContext) -> *mut c_void {
+    // SAFETY: a context member; null is checked by each user.
+    unsafe { (*ctx.ops).__bindgen_anon_2.sk.cast() }
+}
+
+/// The SYN of a steered socket is about to leave.
+#[inline(always)]
+fn begin(ctx: &SockOpsContext) {
+    if remote_port(ctx) != u32::from(proxy_port()) {
+        return;
+    }
+    let sk = sk(ctx);
+    if sk.is_null() {
+        return;
+    }
+    // SAFETY: look-up only.
+    let record = unsafe { bpf_sk_storage_get(records(), sk, null_mut(), 0) } as *const CallerRecord;
+    if record.is_null() {
+        return;
+    }
+    count(Counter::HandshakeBegun);
+    // SAFETY: non-null map value; this socket's own context.
+    let full = unsafe { HANDSHAKES.insert(key(ctx, End::Local), &*record, 0).is_err() };
+    if full {
+        count(Counter::HandshakeTableFull);
+        return;
+    }
+    // Without the callback an entry of a connection that never gets established would stay; the flag can't fail here
+    // except for a socket that is no full socket, which a connecting one is.
+    let _unused = ctx.set_cb_flags(BPF_SOCK_OPS_STATE_CB_FLAG as i32);
+}
+
+/// A connection to the listener is established on the listener's side.
+#[inline(always)]
+fn hand_over(ctx: &SockOpsContext) {
+    // SAFETY: a context member.
+    if unsafe { (*ctx.ops).local_port } != u32::from(proxy_port()) {
+        return;
+    }
+    let sk = sk(ctx);
+    if sk.is_null() {
+        return;
+    }
+    // SAFETY: own context; the entry is used before it is removed.
+    unsafe {
+        let key = key(ctx, End::Remote);
+        let Some(record) = HANDSHAKES.get_ptr(key) else {
+            count(Counter::NoHandshake);
+            return;
+        };
+        let child = bpf_sk_storage_get(
+            records(),
+            sk,
+            record as *mut c_void,
+            u64::from(BPF_SK_STORAGE_GET_F_CREATE),
+        );
+        count(if child.is_null() {
+            Counter::NoChildStorage
+        } else {
+            Counter::HandedOver
+        });
+        let _gone = HANDSHAKES.remove(key);
+    }
+}
+
+/// A steered socket was closed: what its handshake left behind goes, unless the port has a new owner already.
+#[inline(always)]
+fn abandon(ctx: &SockOpsContext) {
+    if ctx.arg(1) != TCP_CLOSE {
+        return;
+    }
+    // SAFETY: own context; map values are read only.
+    unsafe {
+        let key = key(ctx, End::Local);
+        if let Some(record) = HANDSHAKES.get_ptr(key)
+            && (*record).socket_cookie == bpf_get_socket_cookie(ctx.as_ptr())
+        {
+            let _gone = HANDSHAKES.remove(key);
+            count(Counter::HandshakeAbandoned);
+        }
+    }
+}

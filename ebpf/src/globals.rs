@@ -1,0 +1,52 @@
+//! Read-only globals that the loader fills in before the programs are verified, so that the verifier sees constants.
+//! Read through `read_volatile`: the compiler must not fold the zeroes written here.
+
+use core::ptr::{addr_of, read_volatile};
+
+use imds_guard_ebpf::Offsets;
+
+#[unsafe(no_mangle)]
+static PROXY_PORT: u16 = 0;
+
+#[unsafe(no_mangle)]
+static OFFSETS: Offsets = Offsets {
+    task_group_leader: 0,
+    task_start_boottime: 0,
+    task_real_parent: 0,
+    task_tgid: 0,
+    task_comm: 0,
+    task_cred: 0,
+    task_mm: 0,
+    cred_euid: 0,
+    cred_egid: 0,
+    mm_exe_file: 0,
+    file_inode: 0,
+    inode_ino: 0,
+    inode_sb: 0,
+    sb_dev: 0,
+    sock_cgroup: 0,
+    cgroup_kn: 0,
+    kernfs_id: 0,
+    reserved: 0,
+};
+
+/// Port of the guard's listeners, host order.
+#[inline(always)]
+pub(crate) fn proxy_port() -> u16 {
+    // SAFETY: a static of this program; the loader replaced its bytes by a `u16`.
+    unsafe { read_volatile(addr_of!(PROXY_PORT)) }
+}
+
+/// One member of [`Offsets`] of the running kernel.
+macro_rules! offset {
+    ($member:ident) => {
+        $crate::globals::offset_at(core::mem::offset_of!(imds_guard_ebpf::Offsets, $member))
+    };
+}
+pub(crate) use offset;
+
+#[inline(always)]
+pub(crate) fn offset_at(at: usize) -> u64 {
+    // SAFETY: `at` comes from `offset_of!` of a `u32` member.
+    unsafe { u64::from(read_volatile(addr_of!(OFFSETS).cast::<u8>().add(at).cast::<u32>())) }
+}
