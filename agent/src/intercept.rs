@@ -1,1 +1,243 @@
-//! Interception in the kernel.
+//! Interception in the kernel: loads, attaches and pins the programs, opens and marks listeners, and is the only way to
+//! the kernel's maps.
+//!
+//! The walk of a start: [`environment`] (is this host fit?), [`listeners`] (is the port free?), [`load`] (does the
+//! kernel take the programs?), endpoint table, marks, and last [`pins`] (in force). Whatever fails before the end
+//! leaves nothing behind.
+//!
+//! Must never: detach at exit (losing the agent loses access, never protection); give out a writable descriptor of the
+//! attribution map.
+
+mod endpoints;
+pub mod environment;
+mod error;
+mod events;
+mod listeners;
+mod load;
+mod offsets;
+mod pins;
+
+use std::{
+    fmt, io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Ebpf,
+    maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf},
+};
+pub use endpoints::GuardedEndpoint;
+pub use error::InterceptError;
+pub use events::Events;
+pub use imds_guard_ebpf::{CallerRecord, Counter, Endpoint, EndpointKey, Mode, ObserveEvent};
+pub use listeners::Listeners;
+pub use load::embedded;
+
+use crate::sys::{bpf, netns};
+
+/// Where pins go unless configured otherwise.
+pub const DEFAULT_PIN_DIRECTORY: &str = "/sys/fs/bpf/imds-guard";
+
+/// How to start.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The cgroup v2 directory to attach to; `None`: the root of the mounted hierarchy.
+    pub cgroup_root: Option<PathBuf>,
+    /// A directory on bpffs; made with mode 0700.
+    pub pin_dir: PathBuf,
+    /// The listeners' port, outside of the ephemeral range.
+    pub port: u16,
+    /// What is guarded from the first moment.
+    pub endpoints: Vec<GuardedEndpoint>,
+}
+
+/// Interception in force. Dropping it closes descriptors and detaches nothing.
+pub struct Interceptor {
+    port: u16,
+    fresh: bool,
+    listeners: Option<Listeners>,
+    records: OwnedFd,
+    records_readonly: OwnedFd,
+    upstream: OwnedFd,
+    listener_marks: OwnedFd,
+    endpoints: HashMap<MapData, EndpointKey, Endpoint>,
+    prefilter: Array<MapData, u64>,
+    counters: PerCpuArray<MapData, u64>,
+    events: Option<RingBuf<MapData>>,
+}
+
+impl fmt::Debug for Interceptor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Interceptor")
+            .field("port", &self.port)
+            .field("fresh", &self.fresh)
+            .field("listeners", &self.listeners)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Interceptor {
+    /// Puts interception in force, with listeners in this thread's network namespace, or takes over from a former run.
+    ///
+    /// # Errors
+    /// [`InterceptError`], each with its remedy. Nothing that this start made is left behind; what a former run has in
+    /// force stays in force.
+    pub fn start(settings: &Settings) -> Result<Self, InterceptError> {
+        Self::start_with(settings, embedded())
+    }
+
+    /// As [`start`](Self::start), with another object than the embedded one.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_with(settings: &Settings, object: &[u8]) -> Result<Self, InterceptError> {
+        if object.is_empty() {
+            return Err(InterceptError::NoPrograms);
+        }
+        let root = environment::attach_root(settings.cgroup_root.as_deref())?;
+        let listeners = Listeners::open(settings.port)?;
+        let mut pins = pins::Pins::open(&settings.pin_dir)?;
+        let maps = pins.maps();
+        let mut ebpf = load::load(object, settings.port, &maps)?;
+        let mut interceptor = Self::with_maps(&mut ebpf, &maps, settings.port, pins.is_fresh())?;
+        interceptor.set_endpoints(&settings.endpoints)?;
+        listeners.mark(&interceptor.listener_marks)?;
+        interceptor.listeners = Some(listeners);
+        pins.attach(&mut ebpf, &root)?;
+        pins.commit()?;
+        Ok(interceptor)
+    }
+
+    fn with_maps(
+        ebpf: &mut Ebpf,
+        pinned: &Path,
+        port: u16,
+        fresh: bool,
+    ) -> Result<Self, InterceptError> {
+        use imds_guard_ebpf::map;
+        let open = |name: &str| {
+            bpf::open_pinned(&pinned.join(name)).map_err(InterceptError::system("opening a map"))
+        };
+        Ok(Self {
+            port,
+            fresh,
+            listeners: None,
+            records: open(map::RECORDS)?,
+            records_readonly: bpf::open_pinned_readonly(&pinned.join(map::RECORDS))
+                .map_err(InterceptError::system("opening the attribution map"))?,
+            upstream: open(map::UPSTREAM)?,
+            listener_marks: open(map::LISTENERS)?,
+            endpoints: take(ebpf, map::ENDPOINTS)?,
+            prefilter: take(ebpf, map::PREFILTER)?,
+            counters: take(ebpf, map::COUNTERS)?,
+            events: Some(take(ebpf, map::EVENTS)?),
+        })
+    }
+
+    /// Whether this start found nothing of a former run: if the rest of the guard's start fails, [`teardown`] then
+    /// restores the host; otherwise the former protection has to stay.
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
+        self.fresh
+    }
+
+    /// The listeners that [`start`](Self::start) opened in its own network namespace; once.
+    pub fn open_listeners(&mut self) -> Option<Listeners> {
+        self.listeners.take()
+    }
+
+    /// Opens and marks listeners in another network namespace (an open `/proc/PID/ns/net`, or a pidfd).
+    ///
+    /// # Errors
+    /// [`InterceptError::PortTaken`], [`InterceptError::NotPermitted`], [`InterceptError::System`].
+    pub fn open_listeners_in(&self, netns: &OwnedFd) -> Result<Listeners, InterceptError> {
+        let port = self.port;
+        let listeners = netns::within(netns, || Listeners::open(port))
+            .map_err(InterceptError::system("entering a network namespace"))??;
+        listeners.mark(&self.listener_marks)?;
+        Ok(listeners)
+    }
+
+    /// Makes the kernel's table equal to `endpoints`; connections meanwhile are judged by the old or the new entry.
+    ///
+    /// # Errors
+    /// [`InterceptError::BadEndpoints`] before anything is changed.
+    pub fn set_endpoints(&mut self, endpoints: &[GuardedEndpoint]) -> Result<(), InterceptError> {
+        endpoints::write(
+            &mut self.endpoints,
+            &mut self.prefilter,
+            endpoints,
+            self.port,
+        )
+    }
+
+    /// Who connected `socket` (an accepted one). `None`: the kernel recorded nobody; refuse.
+    ///
+    /// # Errors
+    /// The errno of bpf(2).
+    pub fn record(&self, socket: BorrowedFd<'_>) -> io::Result<Option<CallerRecord>> {
+        bpf::lookup_record(self.records.as_fd(), socket)
+    }
+
+    /// The attribution map for the proxy: this descriptor allows look-up alone.
+    #[must_use]
+    pub fn attribution_fd_readonly(&self) -> BorrowedFd<'_> {
+        self.records_readonly.as_fd()
+    }
+
+    /// The upstream-marker map for the proxy, writable.
+    #[must_use]
+    pub fn upstream_fd(&self) -> BorrowedFd<'_> {
+        self.upstream.as_fd()
+    }
+
+    /// All counters since the maps were made, summed over CPUs.
+    ///
+    /// # Errors
+    /// The errno of bpf(2).
+    pub fn counters(&self) -> io::Result<Vec<(Counter, u64)>> {
+        Counter::ALL
+            .iter()
+            .map(|&counter| {
+                let per_cpu = self
+                    .counters
+                    .get(&(counter as u32), 0)
+                    .map_err(|e| io::Error::other(e.to_string()))?;
+                Ok((counter, per_cpu.iter().sum()))
+            })
+            .collect()
+    }
+
+    /// The reader of the kernel's notes; once. Call it within a tokio runtime.
+    ///
+    /// # Errors
+    /// If it was taken before, or without a runtime's IO driver.
+    pub fn events(&mut self) -> io::Result<Events> {
+        let ring = self
+            .events
+            .take()
+            .ok_or_else(|| io::Error::other("the events have a reader already"))?;
+        Events::new(ring)
+    }
+}
+
+/// The named map in its typed form.
+fn take<T: TryFrom<Map, Error = aya::maps::MapError>>(
+    ebpf: &mut Ebpf,
+    name: &str,
+) -> Result<T, InterceptError> {
+    let wrong = |detail| InterceptError::WrongObject { detail };
+    let map = ebpf
+        .take_map(name)
+        .ok_or_else(|| wrong(format!("no map {name}")))?;
+    T::try_from(map).map_err(|e| wrong(format!("map {name}: {e}")))
+}
+
+/// Ends interception: detaches everything pinned in `pin_dir` and frees the maps. `false`: there was nothing.
+///
+/// # Errors
+/// [`InterceptError::NoBpffs`] if that is no place of pins, [`InterceptError::NotPermitted`].
+pub fn teardown(pin_dir: &Path) -> Result<bool, InterceptError> {
+    pins::remove_all(pin_dir)
+}

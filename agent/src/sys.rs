@@ -1,9 +1,12 @@
 //! System calls that `nix` lacks, and the only unsafe code of this crate. Each function is one call or one short
 //! sequence of calls with its errno kept; no policy, no retry, no state.
 
+pub mod bpf;
 pub mod cgroup;
 pub mod memfd;
+pub mod netns;
 pub mod pidfd;
 pub mod privilege;
 pub mod proc;
 pub mod scm;
+pub mod sockopt;

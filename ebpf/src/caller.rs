@@ -34,7 +34,12 @@ fn read<T>(base: u64, offset: u64) -> Option<T> {
 /// # Safety
 /// `ctx` is the context of a connect program, `sk` its socket, `record` writable.
 #[inline(always)]
-pub(crate) unsafe fn record(record: &mut CallerRecord, ctx: *mut c_void, sk: *mut c_void, to: &Dialled) {
+pub(crate) unsafe fn record(
+    record: &mut CallerRecord,
+    ctx: *mut c_void,
+    sk: *mut c_void,
+    to: &Dialled,
+) {
     // SAFETY: helpers with the program's own context.
     unsafe {
         record.socket_cookie = bpf_get_socket_cookie(ctx);

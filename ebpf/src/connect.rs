@@ -216,9 +216,7 @@ fn guarded<const V6: bool>(
 #[inline(always)]
 fn is_tcp(ctx: &SockAddrContext) -> bool {
     // SAFETY: context members. MPTCP connects by a TCP subflow, which is what this program sees.
-    unsafe {
-        (*ctx.sock_addr).type_ == SOCK_STREAM && (*ctx.sock_addr).protocol == IPPROTO_TCP
-    }
+    unsafe { (*ctx.sock_addr).type_ == SOCK_STREAM && (*ctx.sock_addr).protocol == IPPROTO_TCP }
 }
 
 /// The mark is per endpoint: the proxy's socket for one endpoint opens no other.

@@ -12,9 +12,8 @@ use core::{
 use aya_ebpf::{
     EbpfContext,
     bindings::{
-        BPF_SK_STORAGE_GET_F_CREATE, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB,
-        BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB,
-        bpf_sock_ops,
+        BPF_SK_STORAGE_GET_F_CREATE, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB,
+        BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, bpf_sock_ops,
     },
     helpers::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_sk_storage_get},
     macros::sock_ops,
@@ -119,7 +118,11 @@ fn begin(ctx: &SockOpsContext) {
     }
     count(Counter::HandshakeBegun);
     // SAFETY: non-null map value; this socket's own context.
-    let full = unsafe { HANDSHAKES.insert(key(ctx, End::Local), &*record, 0).is_err() };
+    let full = unsafe {
+        HANDSHAKES
+            .insert(key(ctx, End::Local), &*record, 0)
+            .is_err()
+    };
     if full {
         count(Counter::HandshakeTableFull);
         return;

@@ -48,5 +48,9 @@ pub(crate) use offset;
 #[inline(always)]
 pub(crate) fn offset_at(at: usize) -> u64 {
     // SAFETY: `at` comes from `offset_of!` of a `u32` member.
-    unsafe { u64::from(read_volatile(addr_of!(OFFSETS).cast::<u8>().add(at).cast::<u32>())) }
+    unsafe {
+        u64::from(read_volatile(
+            addr_of!(OFFSETS).cast::<u8>().add(at).cast::<u32>(),
+        ))
+    }
 }

@@ -1,0 +1,92 @@
+//! The listeners that steered connections arrive at: one on 127.0.0.1 and one on ::1 in each network namespace.
+//!
+//! A listener counts only once it is marked in the kernel's map; until then, and for anything else that sits on the
+//! port, the kernel refuses.
+
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+};
+
+use imds_guard_ebpf::LISTENER_MARK;
+use nix::{
+    errno::Errno,
+    sys::socket::{
+        AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, SockaddrIn6, SockaddrLike, bind,
+        listen, setsockopt, socket,
+        sockopt::{Ipv6V6Only, ReuseAddr},
+    },
+};
+
+use super::InterceptError;
+use crate::sys::{bpf, sockopt};
+
+/// The listeners of one network namespace: non-blocking, close-on-exec, listening.
+#[derive(Debug)]
+pub struct Listeners {
+    /// Cookie of the namespace, as in the records of its callers.
+    pub netns_cookie: u64,
+    /// On 127.0.0.1.
+    pub v4: OwnedFd,
+    /// On ::1; none where IPv6 is off or the loopback has no ::1: native IPv6 endpoints are refused there.
+    pub v6: Option<OwnedFd>,
+}
+
+impl Listeners {
+    /// Opens both in the calling thread's namespace; not marked yet.
+    pub(super) fn open(port: u16) -> Result<Self, InterceptError> {
+        let v4 = open(
+            AddressFamily::Inet,
+            &SockaddrIn::from(std::net::SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)),
+        )
+        .map_err(|e| failed(e, port, "127.0.0.1"))?;
+        let v6 = match open(
+            AddressFamily::Inet6,
+            &SockaddrIn6::from(std::net::SocketAddrV6::new(Ipv6Addr::LOCALHOST, port, 0, 0)),
+        ) {
+            Ok(fd) => Some(fd),
+            Err(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL) => None,
+            Err(e) => return Err(failed(e, port, "::1")),
+        };
+        let netns_cookie = sockopt::netns_cookie(v4.as_fd())
+            .map_err(InterceptError::system("reading the namespace's cookie"))?;
+        Ok(Self {
+            netns_cookie,
+            v4,
+            v6,
+        })
+    }
+
+    /// Marks both: from now on the kernel steers to them.
+    pub(super) fn mark(&self, listeners: &OwnedFd) -> Result<(), InterceptError> {
+        for listener in std::iter::once(&self.v4).chain(&self.v6) {
+            bpf::update_u32(listeners.as_fd(), listener.as_fd(), LISTENER_MARK)
+                .map_err(InterceptError::system("marking a listener"))?;
+        }
+        Ok(())
+    }
+}
+
+fn open(family: AddressFamily, address: &dyn SockaddrLike) -> Result<OwnedFd, Errno> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let fd = socket(family, SockType::Stream, flags, None)?;
+    // Connections of a former run in TIME_WAIT must not keep the port; a live listener still does.
+    setsockopt(&fd, ReuseAddr, &true)?;
+    if family == AddressFamily::Inet6 {
+        setsockopt(&fd, Ipv6V6Only, &true)?;
+    }
+    bind(fd.as_raw_fd(), address)?;
+    // As long as net.core.somaxconn allows: a full queue keeps connections in SYN_SENT and their handshake entries.
+    listen(&fd, Backlog::MAXALLOWABLE)?;
+    Ok(fd)
+}
+
+fn failed(errno: Errno, port: u16, address: &'static str) -> InterceptError {
+    match errno {
+        Errno::EADDRINUSE => InterceptError::PortTaken { port, address },
+        other => InterceptError::System {
+            what: format!("listening on {address} port {port}"),
+            source: other.into(),
+        },
+    }
+}

@@ -1,0 +1,150 @@
+//! Loads the programs against the pinned maps, and names the missing feature when the kernel refuses one.
+//!
+//! Loading is the probe: what a kernel says it has and what it lets us load differ (lockdown, LSM, vendor backports).
+
+use std::{io, path::Path};
+
+use aya::{
+    Ebpf, EbpfError, EbpfLoader,
+    maps::MapError,
+    programs::{CgroupSockAddr, Program, ProgramError, SockOps},
+};
+use imds_guard_ebpf::{Offsets, global, map};
+
+use super::{InterceptError, offsets};
+
+/// The programs by name: connect first, for without it nothing is guarded.
+pub(super) const PROGRAMS: [&str; 5] = [
+    "established",
+    "getpeername4",
+    "getpeername6",
+    "connect4",
+    "connect6",
+];
+
+/// The object that this binary carries; empty in a build without kernel programs.
+#[must_use]
+pub fn embedded() -> &'static [u8] {
+    #[cfg(ebpf_stub)]
+    {
+        &[]
+    }
+    #[cfg(not(ebpf_stub))]
+    {
+        aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/imds-guard-ebpf.o"))
+    }
+}
+
+/// Maps created or reused below `maps`, programs verified; nothing attached.
+pub(super) fn load(object: &[u8], port: u16, maps: &Path) -> Result<Ebpf, InterceptError> {
+    if object.is_empty() {
+        return Err(InterceptError::NoPrograms);
+    }
+    let offsets: Offsets = offsets::of_running_kernel()?;
+    let mut loader = EbpfLoader::new();
+    loader
+        .override_global(global::PROXY_PORT, &port, true)
+        .override_global(global::OFFSETS, &offsets, true);
+    for name in map::ALL {
+        loader.map_pin_path(name, maps.join(name));
+    }
+    let mut ebpf = loader.load(object).map_err(from_aya)?;
+    for name in PROGRAMS {
+        let program = ebpf
+            .program_mut(name)
+            .ok_or_else(|| InterceptError::WrongObject {
+                detail: format!("no program {name}"),
+            })?;
+        load_program(program).map_err(|e| refused(name, e))?;
+    }
+    Ok(ebpf)
+}
+
+fn load_program(program: &mut Program) -> Result<(), ProgramError> {
+    match program {
+        Program::CgroupSockAddr(p) => CgroupSockAddr::load(p),
+        Program::SockOps(p) => SockOps::load(p),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
+}
+
+fn from_aya(error: EbpfError) -> InterceptError {
+    match error {
+        EbpfError::MapError(MapError::CreateError { name, io_error }) => {
+            match io_error.raw_os_error() {
+                Some(libc::EPERM) => InterceptError::NotPermitted {
+                    what: "creating BPF maps",
+                },
+                _ => missing(format!("the map type of {name} ({io_error})")),
+            }
+        }
+        other => InterceptError::WrongObject {
+            detail: other.to_string(),
+        },
+    }
+}
+
+/// The kernel refused a program: by what it could not do.
+fn refused(name: &str, error: ProgramError) -> InterceptError {
+    let ProgramError::LoadError {
+        io_error,
+        verifier_log,
+    } = error
+    else {
+        return InterceptError::WrongObject {
+            detail: format!("{name}: {error}"),
+        };
+    };
+    let log = verifier_log.to_string();
+    match missing_helper(&log) {
+        Some(helper) => missing(format!("the BPF helper {helper} in {name}")),
+        None if io_error.raw_os_error() == Some(libc::EPERM) => InterceptError::NotPermitted {
+            what: "loading BPF programs",
+        },
+        None => missing(format!(
+            "what the program {name} needs ({io_error}: {})",
+            log.lines()
+                .rfind(|l| !l.is_empty())
+                .unwrap_or("no verifier output")
+        )),
+    }
+}
+
+/// The helper in the verifier's "unknown func bpf_x#1", "cannot use helper bpf_x#1" or "invalid func unknown#1".
+fn missing_helper(log: &str) -> Option<&str> {
+    log.lines()
+        .filter(|l| l.contains("func") || l.contains("helper"))
+        .find_map(|l| l.split(' ').find(|w| w.contains('#')))
+        .and_then(|w| w.split('#').next())
+}
+
+fn missing(feature: String) -> InterceptError {
+    let release = nix::sys::utsname::uname()
+        .map(|u| u.release().to_string_lossy().into_owned())
+        .unwrap_or_else(|e| io::Error::from(e).to_string());
+    InterceptError::MissingFeature { feature, release }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_missing_helper_is_named() {
+        for log in [
+            "12: (85) call bpf_set_retval#187\nunknown func bpf_set_retval#187",
+            "program of this type cannot use helper bpf_set_retval#187",
+        ] {
+            assert_eq!(missing_helper(log), Some("bpf_set_retval"), "{log}");
+        }
+        assert_eq!(missing_helper("R1 type=inv expected=ctx"), None);
+    }
+
+    #[test]
+    fn an_empty_object_is_refused() {
+        assert!(matches!(
+            load(&[], 1, Path::new("/nonexistent")),
+            Err(InterceptError::NoPrograms)
+        ));
+    }
+}

@@ -1,0 +1,220 @@
+//! What outlives the process: maps and links in a bpffs directory of mode 0700.
+//!
+//! ```text
+//! <pin-dir>/layout-<ABI_VERSION>/maps/<MAP>
+//! <pin-dir>/layout-<ABI_VERSION>/links/<program>
+//! ```
+//!
+//! A start with the same layout reuses the maps and swaps each program behind its link by `BPF_LINK_UPDATE`; another
+//! layout, or another cgroup, is attached beside the old before the old goes. Either way no moment is unguarded.
+//! Must never remove a link that it did not replace, except in [`remove_all`]; whatever a failed start made is removed.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Ebpf,
+    programs::{CgroupAttachMode, Program, ProgramError, links::FdLink},
+};
+use imds_guard_ebpf::ABI_VERSION;
+
+use super::{InterceptError, environment, load::PROGRAMS};
+use crate::sys::bpf;
+
+/// The pin directory, opened for one start. Dropped before [`commit`](Self::commit) it removes what this start made.
+#[derive(Debug)]
+pub(super) struct Pins {
+    directory: PathBuf,
+    layout: PathBuf,
+    made: Vec<PathBuf>,
+}
+
+impl Pins {
+    /// Makes the directories.
+    pub(super) fn open(directory: &Path) -> Result<Self, InterceptError> {
+        environment::pin_directory(directory)?;
+        let layout = directory.join(format!("layout-{ABI_VERSION}"));
+        let mut pins = Self {
+            directory: directory.to_owned(),
+            made: Vec::new(),
+            layout,
+        };
+        if !pins.layout.exists() {
+            pins.made.push(pins.layout.clone());
+        }
+        for path in [pins.maps(), pins.links()] {
+            environment::make_private(&path)
+                .map_err(InterceptError::system("making the pin directory"))?;
+        }
+        Ok(pins)
+    }
+
+    /// Where the maps of this layout are.
+    pub(super) fn maps(&self) -> PathBuf {
+        self.layout.join("maps")
+    }
+
+    fn links(&self) -> PathBuf {
+        self.layout.join("links")
+    }
+
+    /// Whether this start made the layout, rather than finding it.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.made.contains(&self.layout)
+    }
+
+    /// Puts each program in force at `root`: by swapping where a link is there already, by attaching where not.
+    pub(super) fn attach(&mut self, ebpf: &mut Ebpf, root: &Path) -> Result<(), InterceptError> {
+        let cgroup = File::open(root).map_err(InterceptError::system("opening the cgroup"))?;
+        let id = environment::cgroup_id(root)?;
+        for name in PROGRAMS {
+            let program = ebpf
+                .program_mut(name)
+                .ok_or_else(|| InterceptError::WrongObject {
+                    detail: format!("no program {name}"),
+                })?;
+            let pin = self.links().join(name);
+            if !swap(program, &pin, id)? {
+                let attached = attach(program, &cgroup).map_err(|e| refused(e, root))?;
+                self.replace(attached, &pin)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Pins `link` as `pin`; what was pinned there goes after, not before.
+    fn replace(&mut self, link: FdLink, pin: &Path) -> Result<(), InterceptError> {
+        let system = InterceptError::system("pinning a link");
+        if !pin.exists() {
+            self.made.push(pin.to_owned());
+            return link.pin(pin).map(drop).map_err(pin_error);
+        }
+        // bpffs takes no dots in names.
+        let aside = pin.with_file_name("replacement");
+        remove_file(&aside).map_err(InterceptError::system("removing a left-over link"))?;
+        link.pin(&aside).map(drop).map_err(pin_error)?;
+        // rename(2) over an existing pin drops the old link, which was attached until now, in one step.
+        fs::rename(&aside, pin).map_err(system)
+    }
+
+    /// Keeps everything, and removes the layouts of other versions, whose work is taken over now.
+    pub(super) fn commit(mut self) -> Result<(), InterceptError> {
+        self.made.clear();
+        let entries =
+            fs::read_dir(&self.directory).map_err(InterceptError::system("reading the pins"))?;
+        for entry in entries.flatten().filter(|e| e.path() != self.layout) {
+            remove_tree(&entry.path()).map_err(InterceptError::system("removing old pins"))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        for path in self.made.iter().rev() {
+            if let Err(error) = remove_tree(path) {
+                tracing::error!(path = %path.display(), %error, "a pin of a failed start is left behind");
+            }
+        }
+    }
+}
+
+/// Whether the program took the place of the one behind the link at `pin`. Not if there is none or it is elsewhere.
+fn swap(program: &Program, pin: &Path, cgroup_id: u64) -> Result<bool, InterceptError> {
+    let link = match bpf::open_pinned(pin) {
+        Ok(link) => link,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(e) => return Err(InterceptError::system("opening a pinned link")(e)),
+    };
+    let at = bpf::link_cgroup_id(link.as_fd()).map_err(InterceptError::system("reading a link"))?;
+    if at != cgroup_id {
+        return Ok(false);
+    }
+    let fd = program.fd().map_err(|e| InterceptError::WrongObject {
+        detail: e.to_string(),
+    })?;
+    bpf::update_link(link.as_fd(), fd.as_fd())
+        .map_err(InterceptError::system("swapping a program"))?;
+    Ok(true)
+}
+
+/// One link, not pinned yet. `Single` (no flags) is what links want: the kernel makes every cgroup link a multi one.
+fn attach(program: &mut Program, cgroup: &File) -> Result<FdLink, ProgramError> {
+    let wrong = |_| ProgramError::UnexpectedProgramType;
+    match program {
+        Program::CgroupSockAddr(p) => {
+            let id = p.attach(cgroup, CgroupAttachMode::Single)?;
+            p.take_link(id)?.try_into().map_err(wrong)
+        }
+        Program::SockOps(p) => {
+            let id = p.attach(cgroup, CgroupAttachMode::Single)?;
+            p.take_link(id)?.try_into().map_err(wrong)
+        }
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
+}
+
+fn refused(error: ProgramError, root: &Path) -> InterceptError {
+    match error {
+        // EPERM at attach, when loading was permitted, is a foreign program attached without BPF_F_ALLOW_MULTI.
+        ProgramError::SyscallError(e) if e.io_error.raw_os_error() == Some(libc::EPERM) => {
+            InterceptError::ForeignExclusive {
+                root: root.to_owned(),
+            }
+        }
+        ProgramError::SyscallError(e) => InterceptError::System {
+            what: format!("attaching to {}", root.display()),
+            source: e.io_error,
+        },
+        other => InterceptError::WrongObject {
+            detail: other.to_string(),
+        },
+    }
+}
+
+fn pin_error(error: aya::pin::PinError) -> InterceptError {
+    match error {
+        aya::pin::PinError::SyscallError(e) => InterceptError::system("pinning a link")(e.io_error),
+        other => InterceptError::System {
+            what: "pinning a link".into(),
+            source: io::Error::other(other.to_string()),
+        },
+    }
+}
+
+/// Removes everything below `directory` that this program pins: detaches, and frees the maps.
+pub(super) fn remove_all(directory: &Path) -> Result<bool, InterceptError> {
+    if !directory.exists() {
+        return Ok(false);
+    }
+    environment::pin_directory(directory)?;
+    remove_tree(directory).map_err(InterceptError::system("removing the pins"))?;
+    Ok(true)
+}
+
+/// Links before maps, connect programs first, so that nothing steers into a half that is gone.
+fn remove_tree(path: &Path) -> io::Result<()> {
+    if !path.is_dir() {
+        return remove_file(path);
+    }
+    let mut entries: Vec<_> = fs::read_dir(path)?
+        .map(|e| e.map(|e| e.path()))
+        .collect::<io::Result<_>>()?;
+    // "connect4" < "established"; "links" < "maps".
+    entries.sort_unstable();
+    for entry in entries {
+        remove_tree(&entry)?;
+    }
+    fs::remove_dir(path)
+}
+
+fn remove_file(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}

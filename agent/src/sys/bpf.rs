@@ -1,0 +1,266 @@
+//! bpf(2) where aya has no way: link update, read-only descriptors, and map elements by bare descriptors.
+//!
+//! The element functions need nothing but `BPF_MAP_LOOKUP_ELEM` and `BPF_MAP_UPDATE_ELEM`, the two commands that the
+//! proxy's seccomp filter leaves it: it must not go through aya, which asks the kernel about a map first.
+
+use std::{
+    ffi::CString,
+    io,
+    mem::{MaybeUninit, size_of},
+    os::{
+        fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
+};
+
+use aya::maps::{MapData, RingBuf};
+use imds_guard_ebpf::{CallerRecord, ObserveEvent};
+use tokio::io::unix::AsyncFd;
+
+/// `enum bpf_cmd`, include/uapi/linux/bpf.h.
+#[derive(Clone, Copy)]
+#[repr(i64)]
+enum Command {
+    MapLookupElem = 1,
+    MapUpdateElem = 2,
+    ObjGet = 7,
+    ObjGetInfoByFd = 15,
+    LinkUpdate = 29,
+}
+
+/// `BPF_F_RDONLY`: the descriptor allows look-up alone.
+const RDONLY: u32 = 1 << 3;
+
+/// The part of `union bpf_attr` for map elements.
+#[repr(C)]
+struct Element {
+    map_fd: u32,
+    pad: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// The part for `BPF_OBJ_GET`.
+#[repr(C)]
+struct Object {
+    pathname: u64,
+    bpf_fd: u32,
+    file_flags: u32,
+}
+
+/// The part for `BPF_LINK_UPDATE`.
+#[repr(C)]
+struct LinkUpdate {
+    link_fd: u32,
+    new_prog_fd: u32,
+    flags: u32,
+    old_prog_fd: u32,
+}
+
+/// The part for `BPF_OBJ_GET_INFO_BY_FD`.
+#[repr(C)]
+struct Info {
+    bpf_fd: u32,
+    info_len: u32,
+    info: u64,
+}
+
+/// Beginning of `struct bpf_link_info` for a cgroup link.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct CgroupLinkInfo {
+    kind: u32,
+    id: u32,
+    prog_id: u32,
+    pad: u32,
+    cgroup_id: u64,
+    attach_type: u32,
+    pad2: u32,
+}
+
+fn bpf<T>(command: Command, attr: &mut T) -> io::Result<RawFd> {
+    // SAFETY: `attr` is a live, initialised part of `union bpf_attr` of the size given; the pointers in it are set by
+    // the functions below to live buffers of the sizes that the kernel expects for the command.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command as i64,
+            std::ptr::from_mut(attr),
+            size_of::<T>(),
+        )
+    };
+    match RawFd::try_from(result) {
+        Ok(fd) if fd >= 0 => Ok(fd),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[expect(
+    clippy::cast_sign_loss,
+    reason = "a borrowed descriptor is not negative"
+)]
+fn number(fd: BorrowedFd<'_>) -> u32 {
+    fd.as_raw_fd() as u32
+}
+
+fn address<T: ?Sized>(of: &T) -> u64 {
+    std::ptr::from_ref(of).cast::<u8>() as u64
+}
+
+/// The attribution record of `socket` (connecting or accepted) from the socket-storage map `records`.
+///
+/// `Ok(None)`: the kernel recorded no caller for it. Refuse such a connection.
+///
+/// # Errors
+/// The errno of bpf(2): `EBADF` or `EINVAL` if either descriptor is not what it should be, `EPERM` under a filter.
+pub fn lookup_record(
+    records: BorrowedFd<'_>,
+    socket: BorrowedFd<'_>,
+) -> io::Result<Option<CallerRecord>> {
+    let key: i32 = socket.as_raw_fd();
+    let mut value = MaybeUninit::<CallerRecord>::uninit();
+    let mut attr = Element {
+        map_fd: number(records),
+        pad: 0,
+        key: address(&key),
+        value: value.as_mut_ptr() as u64,
+        flags: 0,
+    };
+    match bpf(Command::MapLookupElem, &mut attr) {
+        // SAFETY: the kernel filled the whole value: its size is the map's, which both sides take from one struct.
+        Ok(_) => Ok(Some(unsafe { value.assume_init() })),
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// Marks `socket`, before its connect, as the proxy's own upstream to the endpoint `endpoint_id`, in the socket-storage
+/// map `upstream`.
+///
+/// # Errors
+/// As [`lookup_record`]; `ENOMEM` if the socket has no room.
+pub fn mark_upstream(
+    upstream: BorrowedFd<'_>,
+    socket: BorrowedFd<'_>,
+    endpoint_id: u32,
+) -> io::Result<()> {
+    update_u32(upstream, socket, endpoint_id)
+}
+
+/// Sets the `u32` that a socket-storage map has for `socket`.
+///
+/// # Errors
+/// As [`mark_upstream`].
+pub(crate) fn update_u32(
+    map: BorrowedFd<'_>,
+    socket: BorrowedFd<'_>,
+    value: u32,
+) -> io::Result<()> {
+    let key: i32 = socket.as_raw_fd();
+    let mut attr = Element {
+        map_fd: number(map),
+        pad: 0,
+        key: address(&key),
+        value: address(&value),
+        flags: 0,
+    };
+    bpf(Command::MapUpdateElem, &mut attr).map(drop)
+}
+
+/// Tries to overwrite the attribution record of `socket`: what a taken-over proxy would try. With the read-only
+/// descriptor that the proxy gets it fails with `EPERM`; a test holds us to that.
+///
+/// # Errors
+/// The errno of bpf(2).
+pub fn overwrite_record(
+    records: BorrowedFd<'_>,
+    socket: BorrowedFd<'_>,
+    record: &CallerRecord,
+) -> io::Result<()> {
+    let key: i32 = socket.as_raw_fd();
+    let mut attr = Element {
+        map_fd: number(records),
+        pad: 0,
+        key: address(&key),
+        value: address(record),
+        flags: 0,
+    };
+    bpf(Command::MapUpdateElem, &mut attr).map(drop)
+}
+
+/// Opens a pinned object.
+///
+/// # Errors
+/// `ENOENT` if there is none, `EPERM` without the right.
+pub(crate) fn open_pinned(path: &Path) -> io::Result<OwnedFd> {
+    open_pinned_with(path, 0)
+}
+
+/// Opens a pinned map for look-up only.
+///
+/// # Errors
+/// As [`open_pinned`].
+pub(crate) fn open_pinned_readonly(path: &Path) -> io::Result<OwnedFd> {
+    open_pinned_with(path, RDONLY)
+}
+
+fn open_pinned_with(path: &Path, file_flags: u32) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attr = Object {
+        pathname: path.as_ptr() as u64,
+        bpf_fd: 0,
+        file_flags,
+    };
+    let fd = bpf(Command::ObjGet, &mut attr)?;
+    // SAFETY: the kernel just made this descriptor for us (close-on-exec).
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Puts `program` in the place of the one behind `link`, without a moment between.
+///
+/// # Errors
+/// `ENOLINK` if the link's cgroup is gone.
+pub(crate) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = LinkUpdate {
+        link_fd: number(link),
+        new_prog_fd: number(program),
+        flags: 0,
+        old_prog_fd: 0,
+    };
+    bpf(Command::LinkUpdate, &mut attr).map(drop)
+}
+
+/// The id of the cgroup that a cgroup link is attached to; 0 if that cgroup is gone.
+///
+/// # Errors
+/// The errno of bpf(2).
+pub(crate) fn link_cgroup_id(link: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut info = CgroupLinkInfo::default();
+    let mut attr = Info {
+        bpf_fd: number(link),
+        info_len: u32::try_from(size_of::<CgroupLinkInfo>()).unwrap_or(0),
+        info: std::ptr::from_mut(&mut info) as u64,
+    };
+    bpf(Command::ObjGetInfoByFd, &mut attr)?;
+    Ok(info.cgroup_id)
+}
+
+/// An event out of the ring buffer's bytes; `None` if they are too few.
+pub(crate) fn event_from(bytes: &[u8]) -> Option<ObserveEvent> {
+    if bytes.len() < size_of::<ObserveEvent>() {
+        return None;
+    }
+    // SAFETY: long enough; plain integers, every bit pattern is valid; read unaligned.
+    Some(unsafe { bytes.as_ptr().cast::<ObserveEvent>().read_unaligned() })
+}
+
+/// Registers a ring buffer with the runtime's poller.
+///
+/// # Errors
+/// Without a runtime that has IO enabled.
+pub(crate) fn watch(ring: RingBuf<MapData>) -> io::Result<AsyncFd<RingBuf<MapData>>> {
+    // SAFETY: the ring owns its descriptor, never changes it, and closes it only when it is dropped by the `AsyncFd`.
+    Ok(unsafe { AsyncFd::register(ring) }?)
+}
