@@ -2,20 +2,32 @@
 //!
 //! Owns: canonical paths and queries, the checks that every dialect makes on headers, and what each endpoint takes.
 //! Must never: decide who may have what, or keep anything of the request that a later stage could read in another way.
-//! Everything that goes upstream is rebuilt from the parsed form.
+//! Everything that goes upstream is rebuilt from the parsed form ([`Call::rebuild`]).
+
+pub mod azure;
+mod guard_headers;
+mod malformed;
+pub mod path;
+pub mod query;
+mod rebuild;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::request::Cloud;
+pub use malformed::Malformed;
+pub use rebuild::Rebuilt;
+
+use crate::http::RequestHead;
+use crate::request::{Cloud, Request};
 
 /// What is spoken at an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Service {
     /// Azure's instance metadata service.
     AzureImds,
-    /// Azure's wireserver, which mirrors the metadata service under `/metadata`.
+    /// Azure's wireserver (and its extension port), which mirrors the metadata service under `/metadata`.
     AzureWireserver,
     /// Amazon's instance metadata service.
     AwsImds,
@@ -26,6 +38,18 @@ pub enum Service {
 }
 
 impl Service {
+    /// What an endpoint of this name (as in the configuration) and cloud speaks. An endpoint that the operator added
+    /// speaks its cloud's instance metadata dialect.
+    pub fn of_endpoint(name: &str, cloud: Cloud) -> Self {
+        match (cloud, name) {
+            (Cloud::Azure, "azure-wireserver" | "azure-hostga") => Self::AzureWireserver,
+            (Cloud::Azure, _) => Self::AzureImds,
+            (Cloud::Aws, "aws-ecs" | "aws-eks") => Self::AwsContainer,
+            (Cloud::Aws, _) => Self::AwsImds,
+            (Cloud::Gcp, _) => Self::GcpMetadata,
+        }
+    }
+
     /// Whose it is.
     pub const fn cloud(self) -> Cloud {
         match self {
@@ -45,4 +69,40 @@ pub struct Arrival {
     pub address: IpAddr,
     /// The port that the caller dialled.
     pub port: u16,
+}
+
+/// A request, understood.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// What policy is asked.
+    pub request: Request,
+    /// What the dialect needs to answer.
+    pub asked: Asked,
+    /// For [`Call::rebuild`].
+    method: &'static str,
+    path: Arc<str>,
+    query: query::Pairs,
+    /// Headers that the service needs beside its guard header, by lower-case name.
+    headers: Vec<(String, String)>,
+}
+
+/// What the dialect needs to answer a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asked {
+    /// In Azure's dialect.
+    Azure(azure::Ask),
+}
+
+/// Understands a request head that the scanner has passed.
+///
+/// # Errors
+/// The first thing wrong with it; [`crate::respond`] has the answer to each.
+pub fn parse(head: &RequestHead<'_>, arrival: &Arrival) -> Result<Call, Malformed> {
+    guard_headers::check(head, arrival)?;
+    match arrival.service {
+        Service::AzureImds | Service::AzureWireserver => azure::parse(head, arrival),
+        Service::AwsImds | Service::AwsContainer | Service::GcpMetadata => {
+            Err(Malformed::UnknownService)
+        }
+    }
 }

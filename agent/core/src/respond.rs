@@ -1,1 +1,92 @@
-//! respond
+//! The one table that turns outcomes into responses.
+//!
+//! Owns: statuses, headers, and the words that a caller reads. Must never: show internals (rules, paths, uids, upstream
+//! addresses, errors of libraries), reflect input, or say "unreachable": Python's and JavaScript's SDKs take a 403 with
+//! that word for "no metadata service here" and go on to the next credential source without telling anyone.
+
+mod azure;
+mod status;
+
+use std::borrow::Cow;
+
+use crate::decision::{Denial, DenyReason};
+use crate::http::Violation;
+use crate::imds::Malformed;
+use crate::request::Cloud;
+
+pub use status::reason_phrase;
+
+/// How an exchange ended.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Outcome<'a> {
+    /// JSON for the caller: an emulated answer, or a token.
+    Json(&'a str),
+    /// Text for the caller.
+    Text(&'a str),
+    /// The head broke HTTP's rules. The connection closes.
+    Violation(Violation),
+    /// The request broke its dialect's rules.
+    Malformed(Malformed),
+    /// Policy said no.
+    Denied(&'a Denial),
+    /// There is no record of who connected, or the caller isn't any longer who it was: no policy was asked.
+    Unserved(DenyReason),
+    /// Allowed, and nothing here can answer it.
+    NotServed,
+    /// A leaf of the instance document, asked for as JSON.
+    LeafNeedsText,
+    /// Over its rule's rate limit.
+    Throttled {
+        /// When to come back, in seconds.
+        retry_after: u32,
+    },
+    /// The real service, or the issuer's guard, can't be reached.
+    UpstreamAway,
+    /// It took too long.
+    UpstreamSlow,
+    /// It answered something that isn't an answer.
+    UpstreamBroken,
+    /// Something failed here.
+    Internal,
+}
+
+/// A response, complete but for `Date` and `Connection: keep-alive`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Response {
+    /// Status.
+    pub status: u16,
+    /// Headers, `Content-Length` included.
+    pub headers: Vec<(&'static str, Cow<'static, str>)>,
+    /// Body.
+    pub body: Vec<u8>,
+    /// Whether the connection must close after it (`Connection: close` is then among the headers).
+    pub close: bool,
+}
+
+/// The response to an outcome, in a cloud's dialect.
+///
+/// Azure's is the only one yet; another cloud's callers get the same statuses with Azure's JSON, never a success.
+pub fn respond(_cloud: Cloud, outcome: &Outcome<'_>) -> Response {
+    azure::respond(outcome)
+}
+
+impl Response {
+    /// The response as bytes, for a connection whose HTTP library has to be left out: after a violation.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut head = format!(
+            "HTTP/1.1 {} {}\r\n",
+            self.status,
+            reason_phrase(self.status)
+        );
+        for (name, value) in &self.headers {
+            head.push_str(name);
+            head.push_str(": ");
+            head.push_str(value);
+            head.push_str("\r\n");
+        }
+        head.push_str("\r\n");
+        let mut bytes = head.into_bytes();
+        bytes.extend_from_slice(&self.body);
+        bytes
+    }
+}

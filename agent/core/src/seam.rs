@@ -18,8 +18,8 @@ mod answer;
 mod ask;
 
 pub use answer::{
-    Answer, Attested, AttestedFd, Endpoint, Issuer, Mode, Policy, PolicyFile, PolicyFiles, Process,
-    Refusal, Signed, Welcome, WelcomeFd,
+    Answer, Attested, AttestedFd, Issuer, Policy, PolicyFiles, Process, Refusal, Signed, Welcome,
+    WelcomeFd,
 };
 pub use ask::{Ask, SignAsk};
 

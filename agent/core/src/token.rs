@@ -1,1 +1,153 @@
-//! token
+//! What a minted token says, and what its issuer publishes about the key.
+//!
+//! Owns: the claims, their bounds, the discovery document and the key set. Must never: take the audience or the subject
+//! from a request, hold a private key, or read a clock.
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::policy::Identity;
+
+/// Shortest life of a minted token, in seconds. Below it, SDKs refresh in a loop: they stop using a token 300 s early.
+pub const LIFETIME_MIN: u32 = 600;
+/// Longest life of a minted token, in seconds: what real managed-identity tokens live.
+pub const LIFETIME_MAX: u32 = 86_400;
+/// How far before its issue a token begins, in seconds: room for clocks that are behind (Azure's own figure).
+pub const BACKDATE: i64 = 300;
+
+/// The header, and nothing else in it (wire-contracts 5.3).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Header {
+    /// `RS256`
+    pub alg: String,
+    /// `JWT`
+    pub typ: String,
+    /// The key's id, as in the key set.
+    pub kid: String,
+}
+
+/// The claims of an access token in Azure's shape. Times are whole Unix seconds. `azp` is left out on purpose: AWS would
+/// match it in place of `aud`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claims {
+    /// The issuer, to the letter as in its discovery document.
+    pub iss: String,
+    /// Who: the identity's subject template, filled in by policy.
+    pub sub: String,
+    /// For whom: one string, as the rule writes it.
+    pub aud: String,
+    /// Issued.
+    pub iat: i64,
+    /// Valid from.
+    pub nbf: i64,
+    /// Valid until.
+    pub exp: i64,
+    /// Random, 128 bits in hexadecimal; what audit shows of the token.
+    pub jti: String,
+    /// Application id, where the identity has a client id (Azure's v1 name).
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub appid: Option<String>,
+    /// Object id, where the identity has one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub oid: Option<String>,
+    /// Tenant id, where the identity has one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tid: Option<String>,
+    /// ARM resource id of the managed identity, where it has one (Azure's name for it).
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub xms_mirid: Option<String>,
+    /// `app`: a workload, not a person.
+    pub idtyp: String,
+}
+
+/// What a mint needs beside the identity.
+#[derive(Debug, Clone, Copy)]
+pub struct Mint<'a> {
+    /// The issuer's URL, from configuration.
+    pub issuer: &'a str,
+    /// From the permit.
+    pub subject: &'a str,
+    /// From the permit.
+    pub audience: &'a str,
+    /// Now, Unix seconds.
+    pub now: i64,
+    /// 128 random bits.
+    pub jti: u128,
+}
+
+/// The header of a token signed with this key.
+pub fn header(kid: &str) -> Header {
+    Header {
+        alg: "RS256".to_owned(),
+        typ: "JWT".to_owned(),
+        kid: kid.to_owned(),
+    }
+}
+
+/// The claims of a token for this identity. Its lifetime is brought within [`LIFETIME_MIN`] and [`LIFETIME_MAX`].
+pub fn claims(identity: &Identity, mint: &Mint<'_>) -> Claims {
+    let lifetime = identity.lifetime_seconds.clamp(LIFETIME_MIN, LIFETIME_MAX);
+    let own = |id: &Option<std::sync::Arc<str>>| id.as_deref().map(str::to_owned);
+    Claims {
+        iss: mint.issuer.to_owned(),
+        sub: mint.subject.to_owned(),
+        aud: mint.audience.to_owned(),
+        iat: mint.now,
+        nbf: mint.now - BACKDATE,
+        exp: mint.now + i64::from(lifetime),
+        jti: format!("{:032x}", mint.jti),
+        appid: own(&identity.client_id),
+        oid: own(&identity.object_id),
+        tid: own(&identity.tenant_id),
+        xms_mirid: own(&identity.resource_id),
+        idtyp: "app".to_owned(),
+    }
+}
+
+/// Path of the discovery document below the issuer's URL.
+pub const DISCOVERY_PATH: &str = "/.well-known/openid-configuration";
+/// Path of the key set below the issuer's URL.
+pub const JWKS_PATH: &str = "/keys";
+
+/// The discovery document (wire-contracts 5.1). The authorization endpoint is required by the standard and leads nowhere.
+pub fn discovery(issuer: &str) -> String {
+    let base = issuer.trim_end_matches('/');
+    json!({
+        "issuer": issuer,
+        "jwks_uri": format!("{base}{JWKS_PATH}"),
+        "authorization_endpoint": format!("{base}/authorize"),
+        "response_types_supported": ["id_token"],
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": ["RS256"],
+        "claims_supported": ["iss", "sub", "aud", "exp", "iat", "nbf", "jti"],
+        "scopes_supported": ["openid"],
+    })
+    .to_string()
+}
+
+/// The public half of a signing key, members in base64url without padding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublicKey {
+    /// Its id: stable, unique, never used again (an RFC 7638 thumbprint).
+    pub kid: String,
+    /// Modulus, big-endian, without a leading zero byte.
+    pub n: String,
+    /// Exponent.
+    pub e: String,
+}
+
+/// The key set (wire-contracts 5.2). Newest key first: Entra keeps the first hundred.
+pub fn jwks(newest_first: &[PublicKey]) -> String {
+    let keys: Vec<serde_json::Value> = newest_first
+        .iter()
+        .map(|PublicKey { kid, n, e }| {
+            json!({ "kty": "RSA", "use": "sig", "alg": "RS256", "kid": kid, "n": n, "e": e })
+        })
+        .collect();
+    json!({ "keys": keys }).to_string()
+}
+
+/// What RFC 7638 hashes (SHA-256, then base64url) for a key's thumbprint.
+pub fn thumbprint_input(n: &str, e: &str) -> String {
+    json!({ "e": e, "kty": "RSA", "n": n }).to_string()
+}

@@ -1,14 +1,13 @@
 //! guard → proxy. postcard behind one version byte.
 //! Must never: carry a key, or anything about another caller than the one whose socket came with the ask.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::{ANSWER_LIMIT, POLICY_LIMIT, SeamError, VERSION};
 use crate::decision::DenyReason;
-use crate::imds::Service;
+use crate::policy::Source;
 use crate::secret::Secret;
 use crate::selector::Selectors;
 
@@ -64,60 +63,22 @@ pub enum WelcomeFd {
     IssuerListener,
 }
 
-/// A new policy. Its files are in the memfd beside this message.
+/// A new policy. Its sources are in the memfd beside this message; the proxy compiles them as the guard did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
     /// Grows with each reload. Cached credentials of an older epoch are not served.
     pub epoch: u64,
-    /// The guarded endpoints.
-    pub endpoints: Vec<Endpoint>,
+    /// What [`crate::policy::compile`] takes for the host's name: the proxy can't see it.
+    pub hostname: Arc<str>,
     /// Length of the encoded [`PolicyFiles`], in bytes.
     pub len: u64,
 }
 
-/// One guarded endpoint.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Endpoint {
-    /// Its id in attribution records.
-    pub id: u32,
-    /// Its name in the configuration, such as `azure-imds`.
-    pub name: Arc<str>,
-    /// What is spoken there.
-    pub service: Service,
-    /// What callers dial.
-    pub address: IpAddr,
-    /// What callers dial.
-    pub port: u16,
-    /// What happens to a caller without a grant.
-    pub mode: Mode,
-}
-
-/// What happens to a caller without a grant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    /// The connection isn't touched.
-    Observe,
-    /// Let through, recorded.
-    Audit,
-    /// Refused.
-    Enforce,
-}
-
-/// All policy files, as they stand in the memfd.
+/// All policy sources, as they stand in the memfd.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicyFiles {
-    /// In the order in which they were read.
-    pub files: Vec<PolicyFile>,
-}
-
-/// One policy file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PolicyFile {
-    /// The name that diagnostics and rules show.
-    pub name: Arc<str>,
-    /// Its text.
-    pub text: Arc<str>,
+    /// The main file first, then the included ones.
+    pub files: Vec<Source>,
 }
 
 /// What the embedded issuer publishes.

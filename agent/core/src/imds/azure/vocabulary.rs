@@ -1,0 +1,165 @@
+//! The names in Azure's paths, in their documented spelling.
+//! Must never: leave a known name in another spelling, or have one name in both lists.
+
+/// Names with something below them.
+const BRANCHES: [&str; 31] = [
+    "metadata",
+    "instance",
+    "attested",
+    "scheduledevents",
+    "identity",
+    "oauth2",
+    "compute",
+    "network",
+    "interface",
+    "ipv4",
+    "ipv6",
+    "ipAddress",
+    "subnet",
+    "plan",
+    "publicKeys",
+    "storageProfile",
+    "imageReference",
+    "osDisk",
+    "dataDisks",
+    "resourceDisk",
+    "image",
+    "vhd",
+    "managedDisk",
+    "encryptionSettings",
+    "diffDiskSettings",
+    "tagsList",
+    "securityProfile",
+    "osProfile",
+    "extendedLocation",
+    "additionalCapabilities",
+    "virtualMachineScaleSet",
+];
+
+/// Names with nothing below them.
+const LEAVES: [&str; 78] = [
+    "versions",
+    "document",
+    "loadbalancer",
+    "token",
+    "info",
+    "reprovisiondata",
+    "getplatformmetadata",
+    "issuecredential",
+    "location",
+    "name",
+    "offer",
+    "osType",
+    "platformFaultDomain",
+    "platformUpdateDomain",
+    "platformSubFaultDomain",
+    "publisher",
+    "product",
+    "sku",
+    "version",
+    "vmId",
+    "vmSize",
+    "placementGroupId",
+    "resourceGroupName",
+    "subscriptionId",
+    "tags",
+    "vmScaleSetName",
+    "zone",
+    "physicalZone",
+    "keyData",
+    "path",
+    "azEnvironment",
+    "provider",
+    "customData",
+    "resourceId",
+    "value",
+    "isHostCompatibilityLayerVm",
+    "isVmInStandbyPool",
+    "secureBootEnabled",
+    "virtualTpmEnabled",
+    "encryptionAtHost",
+    "securityType",
+    "adminUsername",
+    "computerName",
+    "disablePasswordAuthentication",
+    "licenseType",
+    "evictionPolicy",
+    "priority",
+    "userData",
+    "size",
+    "type",
+    "id",
+    "hibernationEnabled",
+    "bytesPerSecondThrottle",
+    "diskCapacityBytes",
+    "diskSizeGB",
+    "isSharedDisk",
+    "isUltraDisk",
+    "opsPerSecondThrottle",
+    "lun",
+    "caching",
+    "createOption",
+    "writeAcceleratorEnabled",
+    "enabled",
+    "option",
+    "uri",
+    "storageAccountType",
+    "communityGalleryImageId",
+    "sharedGalleryImageId",
+    "exactVersion",
+    "privateIpAddress",
+    "publicIpAddress",
+    "address",
+    "prefix",
+    "macAddress",
+    "deleteOption",
+    "detachOption",
+    "nonce",
+    "toBeDetached",
+];
+
+/// Names that hold `{id}`.
+const HOSTS: [&str; 2] = ["host", "hostGroup"];
+
+/// Brings every known name of a metadata path to its documented spelling. A path that isn't below `/metadata` stays.
+pub(super) fn canonicalise(segments: &mut [String]) {
+    let is_metadata = |first: &String| first.eq_ignore_ascii_case("metadata");
+    if !segments.first().is_some_and(is_metadata) {
+        return;
+    }
+    for segment in segments {
+        let known = BRANCHES.iter().chain(&LEAVES).chain(&HOSTS);
+        if let Some(name) = known
+            .into_iter()
+            .find(|name| name.eq_ignore_ascii_case(segment))
+        {
+            (*name).clone_into(segment);
+        }
+    }
+}
+
+/// Whether nothing lies below this path. Where we don't know, something may.
+pub(super) fn is_leaf(segments: &[String]) -> bool {
+    segments
+        .last()
+        .is_some_and(|last| LEAVES.contains(&last.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_name_once_whatever_its_case() {
+        let mut names: Vec<String> = BRANCHES
+            .iter()
+            .chain(&LEAVES)
+            .chain(&HOSTS)
+            .map(|name| name.to_ascii_lowercase())
+            .collect();
+        let all = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), all);
+    }
+}

@@ -1,0 +1,136 @@
+//! Azure's column of the table. Statuses are chosen by what SDKs do with them (wire-contracts 1.6.2): 403 stops every
+//! client at once and shows the text; 404, 410, 429 and 5xx are retried for up to 75 s; Rust hides the text of a 400.
+//! Must never: use 404, 410 or 5xx for a refusal.
+
+use std::borrow::Cow;
+
+use super::{Outcome, Response};
+use crate::decision::DenyReason;
+use crate::imds::Malformed;
+
+const JSON: &str = "application/json; charset=utf-8";
+const TEXT: &str = "text/plain; charset=utf-8";
+/// Newer MSAL looks for `IMDS` in it.
+const SERVER: &str = "IMDS/1.0 (imds-guard)";
+/// As the real service words it. The versions are the newest three of [`crate::imds::azure::version::INSTANCE`].
+const BAD_VERSION: &str = r#"{"error":"Bad request. api-version is invalid or was not specified in the request. For more information refer to aka.ms/azureimds","newest-versions":["2025-04-07","2024-07-17","2024-03-15"]}"#;
+
+pub(super) fn respond(outcome: &Outcome<'_>) -> Response {
+    match outcome {
+        Outcome::Json(body) => response(200, JSON, body.as_bytes().to_vec()),
+        Outcome::Text(body) => response(200, TEXT, body.as_bytes().to_vec()),
+        Outcome::Violation(violation) => {
+            let mut response = error(violation.status(), "invalid_request", violation.text());
+            response.headers.push(("Connection", "close".into()));
+            response.close = true;
+            response
+        }
+        Outcome::Malformed(malformed) => malformed_response(*malformed),
+        Outcome::Denied(denial) => denied(denial.reason),
+        Outcome::Unserved(reason) => denied(*reason),
+        Outcome::NotServed => error(404, "not_found", "There is nothing under this path"),
+        Outcome::LeafNeedsText => error(
+            400,
+            "invalid_request",
+            "This path is a leaf: read it with format=text",
+        ),
+        Outcome::Throttled { retry_after } => {
+            let mut response = error(
+                429,
+                "too_many_requests",
+                "Too many requests: try again later",
+            );
+            let seconds = retry_after.to_string();
+            response.headers.push(("Retry-After", seconds.into()));
+            response
+        }
+        // 5xx: clients try again after a second or more, which is what should happen.
+        Outcome::UpstreamAway => error(
+            502,
+            "unknown",
+            "The metadata service could not be contacted",
+        ),
+        Outcome::UpstreamSlow => error(
+            504,
+            "unknown",
+            "The metadata service did not answer in time",
+        ),
+        Outcome::UpstreamBroken => {
+            error(502, "unknown", "The metadata service gave no valid answer")
+        }
+        Outcome::Internal => error(500, "unknown", "The request could not be served"),
+    }
+}
+
+fn malformed_response(malformed: Malformed) -> Response {
+    match malformed {
+        Malformed::ApiVersion => response(400, JSON, BAD_VERSION.as_bytes().to_vec()),
+        Malformed::MetadataHeaderMissing => error(
+            400,
+            "invalid_request",
+            "Required metadata header not specified",
+        ),
+        Malformed::Method { allow } => {
+            let mut response = error(405, "method_not_allowed", "The method is not allowed here");
+            response.headers.push(("Allow", allow.into()));
+            response
+        }
+        Malformed::ForeignHost | Malformed::Browser => {
+            error(malformed.status(), "access_denied", &sentence(malformed))
+        }
+        Malformed::NotOffered | Malformed::UnknownService => {
+            error(malformed.status(), "not_found", &sentence(malformed))
+        }
+        _ => error(malformed.status(), "invalid_request", &sentence(malformed)),
+    }
+}
+
+fn sentence(malformed: Malformed) -> String {
+    format!("Bad request: {malformed}")
+}
+
+fn denied(reason: DenyReason) -> Response {
+    let why = match reason {
+        DenyReason::Unattributed => "the caller could not be identified",
+        DenyReason::CallerChanged => {
+            "the process that opened this connection has ended or changed; open a new connection"
+        }
+        DenyReason::NoWorkload => "no workload of this host's policy matches the caller",
+        DenyReason::AmbiguousWorkload => {
+            "the caller matches several workloads that would get different identities"
+        }
+        DenyReason::NoRule => "the caller's workload has no grant for this request",
+        DenyReason::DenyRule => "this host's policy denies this request",
+        DenyReason::OtherIdentity => {
+            "the caller's grant is for another identity than the one requested"
+        }
+        DenyReason::Expired => "the grant for this request has expired",
+        DenyReason::NotServed => "this host is not configured to serve this request",
+    };
+    error(
+        403,
+        "access_denied",
+        &format!("Refused by imds-guard: {why}. Ask the host's administrator."),
+    )
+}
+
+fn error(status: u16, code: &str, description: &str) -> Response {
+    let body = serde_json::json!({ "error": code, "error_description": description });
+    response(status, JSON, body.to_string().into_bytes())
+}
+
+fn response(status: u16, media_type: &'static str, body: Vec<u8>) -> Response {
+    let length = body.len().to_string();
+    Response {
+        status,
+        headers: vec![
+            ("Content-Type", media_type.into()),
+            ("Content-Length", Cow::Owned(length)),
+            ("Cache-Control", "no-store".into()),
+            ("X-Content-Type-Options", "nosniff".into()),
+            ("Server", SERVER.into()),
+        ],
+        body,
+        close: false,
+    }
+}
