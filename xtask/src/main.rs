@@ -8,13 +8,18 @@
     reason = "a command line tool talks to a person"
 )]
 
+mod ci;
 mod debian;
+mod deny;
 mod ebpf;
 mod lack;
 mod linker;
 mod process;
 mod python;
 mod setup;
+mod test;
+mod tidy;
+mod tool;
 mod toolchain;
 mod workspace;
 
@@ -41,12 +46,23 @@ enum Verb {
     Setup(setup::Options),
     /// Build the kernel programs into target/ebpf/imds-guard-ebpf.o (skipped when nothing changed).
     Ebpf(ebpf::Options),
+    /// Run the tests, tier by tier; names what can't run here (and fails for it where CI=true).
+    ///
+    /// The closing line sums all runners up: `N passed, N failed`.
+    Test(test::Options),
+    /// Everything that must hold before a change lands: fmt, tidy, clippy, deny, doc, test.
+    Ci,
+    /// The rules of the house that no compiler knows: lints taken by each crate, module docs, sizes, the tree's top.
+    Tidy,
 }
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().verb {
         Verb::Setup(options) => setup::run(&options),
         Verb::Ebpf(options) => ebpf::run(&options),
+        Verb::Test(options) => test::run(&options),
+        Verb::Ci => ci::run(),
+        Verb::Tidy => tidy::run(),
     };
     let Err(error) = outcome else {
         return ExitCode::SUCCESS;

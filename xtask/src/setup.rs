@@ -1,6 +1,6 @@
 //! `cargo xtask setup`: everything that building, testing and the demo need, found or installed, each with where it came from.
 
-use crate::{debian, lack::Lack, linker, process, python, toolchain, workspace};
+use crate::{debian, lack::Lack, linker, process, python, tool, toolchain, workspace};
 use anyhow::{Result, ensure};
 use clap::Args;
 use std::time::Instant;
@@ -10,6 +10,19 @@ pub(crate) struct Options {
     /// Only what compiling the kernel programs and the agent takes.
     #[arg(long)]
     build_only: bool,
+    /// What fuzzing takes, too.
+    #[arg(long)]
+    fuzz: bool,
+}
+
+impl Options {
+    /// All that CI's steps need.
+    pub(crate) fn for_ci() -> Self {
+        Self {
+            build_only: false,
+            fuzz: true,
+        }
+    }
 }
 
 /// Run the verb.
@@ -29,6 +42,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             "  cargo-nextest: {}",
             nextest().unwrap_or_else(|| "not there; `cargo test` is used instead".to_owned())
         );
+    }
+    if options.fuzz {
+        tool::ensure(tool::FUZZ)?;
     }
     println!("setup: done in {:.1} s", started.elapsed().as_secs_f32());
     Ok(())

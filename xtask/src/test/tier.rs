@@ -1,0 +1,113 @@
+//! The tiers: what each proves, what it needs, its budget, and how it runs.
+
+use super::{fuzz, suites, tally::Tally};
+use crate::{python, workspace};
+use anyhow::Result;
+use clap::ValueEnum;
+use std::fmt;
+use std::time::Duration;
+
+/// A group of tests that need the same things.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Tier {
+    /// Pure core, parsers, tables. Needs nothing.
+    Unit,
+    /// The real binary, without interception. Needs nothing.
+    Functional,
+    /// The loaded programs and the whole agent. Needs root, cgroup v2, BPF.
+    Kernel,
+    /// Units under a real systemd. Needs root and a Debian root file system (made once).
+    Systemd,
+    /// Fuzz targets. Needs cargo-fuzz.
+    Fuzz,
+    /// The unmodified azure-identity through interception. Needs root and the Python environment.
+    Sdk,
+}
+
+impl Tier {
+    /// From cheap to dear.
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Unit,
+        Self::Functional,
+        Self::Kernel,
+        Self::Sdk,
+        Self::Systemd,
+        Self::Fuzz,
+    ];
+
+    /// In one line, for the output.
+    pub(crate) fn proves(self) -> &'static str {
+        match self {
+            Self::Unit => "laws of the core, parsers, tables",
+            Self::Functional => "the real binary's commands, exit codes and messages",
+            Self::Kernel => {
+                "interception, attribution, privileges and the main job, on this kernel"
+            }
+            Self::Systemd => "the units under a real systemd",
+            Self::Fuzz => "what reads bytes from strangers survives them",
+            Self::Sdk => "the unmodified azure-identity",
+        }
+    }
+
+    /// How long it may take on two cores, once built.
+    pub(crate) fn budget(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Unit => 60,
+            Self::Functional => 30,
+            Self::Kernel => 300,
+            Self::Systemd => 120,
+            Self::Fuzz => 400,
+            Self::Sdk => 60,
+        })
+    }
+
+    /// Why it can't run on this machine, when it can't.
+    pub(crate) fn cannot_run(self, without_object: Option<&str>) -> Option<String> {
+        match self {
+            Self::Unit | Self::Functional => None,
+            Self::Fuzz => fuzz::cannot_run(),
+            Self::Kernel | Self::Systemd | Self::Sdk => {
+                if !nix::unistd::geteuid().is_root() {
+                    return Some("needs root (namespaces, cgroups, BPF)".into());
+                }
+                if let Some(why) = without_object {
+                    return Some(format!(
+                        "there are no kernel programs: {why}; cargo xtask setup"
+                    ));
+                }
+                self.lacks_own_tool()
+            }
+        }
+    }
+
+    fn lacks_own_tool(self) -> Option<String> {
+        match self {
+            Self::Systemd if workspace::which("mmdebstrap").is_none() => {
+                Some("needs mmdebstrap: cargo xtask setup".into())
+            }
+            Self::Sdk if !python::interpreter().is_file() => {
+                Some("needs the Python environment: cargo xtask setup".into())
+            }
+            _ => None,
+        }
+    }
+
+    /// Run it.
+    pub(crate) fn run(self, full: bool) -> Result<Tally> {
+        match self {
+            Self::Unit => suites::unit(),
+            Self::Functional => suites::unprivileged("functional"),
+            Self::Kernel => suites::kernel(full),
+            Self::Systemd => suites::privileged(&["systemd"], full),
+            Self::Sdk => suites::privileged(&["sdk"], full),
+            Self::Fuzz => fuzz::run(full),
+        }
+    }
+}
+
+impl fmt::Display for Tier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = self.to_possible_value();
+        f.pad(value.as_ref().map_or("", |value| value.get_name()))
+    }
+}
