@@ -114,10 +114,7 @@ mod tests {
         let room = Seats::new(2, 2);
         let one = room.take(ONE).unwrap();
         let _other = room.take(OTHER).unwrap();
-        assert_eq!(
-            room.take(Holder::Unattributed).unwrap_err(),
-            Full::Room
-        );
+        assert_eq!(room.take(Holder::Unattributed).unwrap_err(), Full::Room);
         drop(one);
         assert!(room.take(Holder::Unattributed).is_ok());
     }

@@ -95,7 +95,10 @@ impl Sink {
         match outcome {
             Ok(()) => {
                 if self.broken.replace(false) {
-                    tracing::warn!(lost = self.lost.get(), "audit records are being written again");
+                    tracing::warn!(
+                        lost = self.lost.get(),
+                        "audit records are being written again"
+                    );
                 }
             }
             Err(error) => {
@@ -131,10 +134,9 @@ mod tests {
     use std::os::fd::AsFd;
 
     fn pipe() -> (std::fs::File, OwnedFd) {
-        let (read, write) = nix::unistd::pipe2(
-            nix::fcntl::OFlag::O_CLOEXEC | nix::fcntl::OFlag::O_NONBLOCK,
-        )
-        .unwrap();
+        let (read, write) =
+            nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC | nix::fcntl::OFlag::O_NONBLOCK)
+                .unwrap();
         (read.into(), write)
     }
 

@@ -4,7 +4,8 @@ use super::*;
 use imds_guard_core::http::{BODY_LIMIT, HEAD_LIMIT};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
-const GET: &[u8] = b"GET /metadata/versions HTTP/1.1\r\nHost: 169.254.169.254\r\nMetadata: true\r\n\r\n";
+const GET: &[u8] =
+    b"GET /metadata/versions HTTP/1.1\r\nHost: 169.254.169.254\r\nMetadata: true\r\n\r\n";
 const POST: &[u8] = b"POST /a HTTP/1.1\r\nHost: 169.254.169.254\r\nContent-Length: 5\r\n\r\nhello";
 
 fn gate() -> (Gate<DuplexStream>, Rc<Halted>, DuplexStream) {
@@ -75,12 +76,24 @@ async fn a_small_reader_gets_the_same_bytes() {
 #[tokio::test(start_paused = true)]
 async fn nothing_after_a_violation_comes_through() {
     for (bad, want) in [
-        (&b"GET /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"[..], Violation::TransferEncoding),
+        (
+            &b"GET /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"[..],
+            Violation::TransferEncoding,
+        ),
         (b"GET /a HTTP/1.1\nHost: a\r\n\r\n", Violation::BareLf),
-        (b"POST /a HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab", Violation::DuplicateContentLength),
-        (b"GET http://other/ HTTP/1.1\r\n\r\n", Violation::NotOriginForm),
+        (
+            b"POST /a HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+            Violation::DuplicateContentLength,
+        ),
+        (
+            b"GET http://other/ HTTP/1.1\r\n\r\n",
+            Violation::NotOriginForm,
+        ),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Violation::Http2Preface),
-        (b"GET /a HTTP/1.1\r\n folded: x\r\n\r\n", Violation::ObsoleteFold),
+        (
+            b"GET /a HTTP/1.1\r\n folded: x\r\n\r\n",
+            Violation::ObsoleteFold,
+        ),
     ] {
         let (mut gate, halted, mut caller) = gate();
         caller.write_all(&[GET, bad, GET].concat()).await.unwrap();
@@ -113,7 +126,10 @@ async fn a_slow_head_is_ended_after_its_time_however_it_dribbles() {
     assert_eq!(passed.0, GET);
     assert_eq!(violation(&halted), Violation::SlowHead);
     let late = passed.1 - IDLE / 2;
-    assert!(late >= HEAD && late < HEAD + Duration::from_secs(1), "{late:?}");
+    assert!(
+        late >= HEAD && late < HEAD + Duration::from_secs(1),
+        "{late:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -132,13 +148,18 @@ async fn a_kept_connection_may_be_idle_for_its_time_and_no_longer() {
     for _ in 0..3 {
         caller.write_all(GET).await.unwrap();
         assert_eq!(gate.read(&mut buffer).await.unwrap(), GET.len());
-        let early = tokio::time::timeout(IDLE - Duration::from_secs(1), gate.read(&mut buffer)).await;
+        let early =
+            tokio::time::timeout(IDLE - Duration::from_secs(1), gate.read(&mut buffer)).await;
         assert!(early.is_err(), "closed while it may be idle");
     }
     let start = Instant::now();
     assert_eq!(through(&mut gate).await, b"");
     assert_eq!(halted.get(), Some(Halt::Idle));
-    assert!(start.elapsed() <= Duration::from_secs(2), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() <= Duration::from_secs(2),
+        "{:?}",
+        start.elapsed()
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -161,7 +182,10 @@ async fn limits_of_head_and_body_are_hit() {
     assert_eq!(through(&mut gate_).await, b"");
     assert_eq!(violation(&halted), Violation::HeadTooLong);
 
-    let body = format!("POST /a HTTP/1.1\r\nContent-Length: {}\r\n\r\n", BODY_LIMIT + 1);
+    let body = format!(
+        "POST /a HTTP/1.1\r\nContent-Length: {}\r\n\r\n",
+        BODY_LIMIT + 1
+    );
     let (mut gate_, halted, mut caller) = gate();
     caller.write_all(body.as_bytes()).await.unwrap();
     assert_eq!(through(&mut gate_).await, b"");
