@@ -6,6 +6,8 @@
 
 mod head;
 mod scanner;
+#[cfg(test)]
+mod tests;
 mod violation;
 
 pub use head::{Headers, RequestHead, ScannedHead, split};

@@ -11,6 +11,9 @@ pub mod path;
 pub mod query;
 mod rebuild;
 
+#[cfg(test)]
+mod tests;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 

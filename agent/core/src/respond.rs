@@ -6,6 +6,8 @@
 
 mod azure;
 mod status;
+#[cfg(test)]
+mod tests;
 
 use std::borrow::Cow;
 

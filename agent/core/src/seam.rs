@@ -16,6 +16,8 @@
 
 mod answer;
 mod ask;
+#[cfg(test)]
+mod tests;
 
 pub use answer::{
     Answer, Attested, AttestedFd, Issuer, Policy, PolicyFiles, Process, Refusal, Signed, Welcome,

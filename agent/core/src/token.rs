@@ -151,3 +151,94 @@ pub fn jwks(newest_first: &[PublicKey]) -> String {
 pub fn thumbprint_input(n: &str, e: &str) -> String {
     json!({ "e": e, "kty": "RSA", "n": n }).to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::policy::Origin;
+    use crate::request::Cloud;
+
+    fn identity(lifetime_seconds: u32) -> Identity {
+        Identity {
+            name: "billing".into(),
+            cloud: Cloud::Azure,
+            origin: Origin::Mint,
+            client_id: Some("c".into()),
+            object_id: None,
+            resource_id: None,
+            tenant_id: Some("t".into()),
+            role: None,
+            session_policy: None,
+            tags: BTreeMap::new(),
+            account: None,
+            subject: None,
+            lifetime_seconds,
+        }
+    }
+
+    const MINT: Mint<'_> = Mint {
+        issuer: "http://127.0.0.1:8787",
+        subject: "spiffe://example.org/host/web-07/workload/billing",
+        audience: "https://vault.azure.net",
+        now: 1_000_000,
+        jti: 0xabc,
+    };
+
+    #[test]
+    fn claims_of_an_access_token() {
+        let claims = claims(&identity(3600), &MINT);
+        let json = serde_json::to_value(&claims).unwrap();
+        assert_eq!(
+            json,
+            json!({"iss": MINT.issuer, "sub": MINT.subject, "aud": MINT.audience, "iat": 1_000_000, "nbf": 999_700,
+                "exp": 1_003_600, "jti": "00000000000000000000000000000abc", "appid": "c", "tid": "t", "idtyp": "app"})
+        );
+        assert_eq!(
+            serde_json::to_string(&header("k")).unwrap(),
+            r#"{"alg":"RS256","typ":"JWT","kid":"k"}"#
+        );
+    }
+
+    #[test]
+    fn lifetimes_stay_within_their_bounds() {
+        let life = |seconds| {
+            let claims = claims(&identity(seconds), &MINT);
+            claims.exp - claims.iat
+        };
+        assert_eq!(life(LIFETIME_MIN), i64::from(LIFETIME_MIN));
+        assert_eq!(life(LIFETIME_MIN - 1), i64::from(LIFETIME_MIN));
+        assert_eq!(life(LIFETIME_MAX), i64::from(LIFETIME_MAX));
+        assert_eq!(life(LIFETIME_MAX + 1), i64::from(LIFETIME_MAX));
+    }
+
+    #[test]
+    fn what_the_issuer_publishes() {
+        for (issuer, keys) in [
+            ("http://127.0.0.1:8787", "http://127.0.0.1:8787/keys"),
+            ("https://idp.example/td1/", "https://idp.example/td1/keys"),
+        ] {
+            let discovery: serde_json::Value = serde_json::from_str(&discovery(issuer)).unwrap();
+            assert_eq!(
+                (&discovery["issuer"], &discovery["jwks_uri"]),
+                (&json!(issuer), &json!(keys))
+            );
+        }
+        let key = |kid: &str| PublicKey {
+            kid: kid.into(),
+            n: "n".into(),
+            e: "AQAB".into(),
+        };
+        let jwks: serde_json::Value =
+            serde_json::from_str(&jwks(&[key("new"), key("old")])).unwrap();
+        assert_eq!(
+            jwks["keys"][0],
+            json!({"kty": "RSA", "use": "sig", "alg": "RS256", "kid": "new", "n": "n", "e": "AQAB"})
+        );
+        assert_eq!(
+            thumbprint_input("N", "E"),
+            r#"{"e":"E","kty":"RSA","n":"N"}"#
+        );
+    }
+}

@@ -7,6 +7,8 @@
 
 pub mod answer;
 pub mod instance;
+#[cfg(test)]
+mod tests;
 mod token;
 pub mod version;
 mod vocabulary;

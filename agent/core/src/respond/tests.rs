@@ -1,0 +1,199 @@
+//! What every response has, what none says, and the bytes that SDKs look at.
+
+use serde_json::Value;
+
+use super::*;
+use crate::imds::azure::version;
+use crate::imds::path::PathFault;
+use crate::imds::query::QueryFault;
+
+const REASONS: [DenyReason; 9] = [
+    DenyReason::Unattributed,
+    DenyReason::CallerChanged,
+    DenyReason::NoWorkload,
+    DenyReason::AmbiguousWorkload,
+    DenyReason::NoRule,
+    DenyReason::DenyRule,
+    DenyReason::OtherIdentity,
+    DenyReason::Expired,
+    DenyReason::NotServed,
+];
+
+fn malformed() -> Vec<Malformed> {
+    use Malformed::*;
+    vec![
+        Path(PathFault::DotSegment),
+        Query(QueryFault::Duplicate),
+        HostMissing,
+        ForeignHost,
+        ForwardedFor,
+        Forwarded,
+        Browser,
+        DuplicateHeader,
+        MetadataHeaderMissing,
+        Method { allow: "GET" },
+        ApiVersion,
+        ResourceMissing,
+        Parameter { name: "format" },
+        SeveralIdentities,
+        NotOffered,
+        UnknownService,
+    ]
+}
+
+fn failures() -> Vec<Response> {
+    let mut outcomes = vec![
+        Outcome::NotServed,
+        Outcome::LeafNeedsText,
+        Outcome::Throttled { retry_after: 7 },
+        Outcome::UpstreamAway,
+        Outcome::UpstreamSlow,
+        Outcome::UpstreamBroken,
+        Outcome::Internal,
+    ];
+    outcomes.extend(REASONS.map(Outcome::Unserved));
+    outcomes.extend(Violation::ALL.map(Outcome::Violation));
+    outcomes.extend(malformed().into_iter().map(Outcome::Malformed));
+    outcomes
+        .iter()
+        .map(|outcome| respond(Cloud::Azure, outcome))
+        .collect()
+}
+
+fn header<'a>(response: &'a Response, name: &str) -> Option<&'a str> {
+    let mut found = response
+        .headers
+        .iter()
+        .filter(|(n, _)| n.eq_ignore_ascii_case(name));
+    let value = found.next().map(|(_, value)| &**value);
+    assert!(found.next().is_none(), "{name} twice");
+    value
+}
+
+fn one(outcome: Outcome<'_>) -> (u16, Value, Response) {
+    let response = respond(Cloud::Azure, &outcome);
+    (
+        response.status,
+        serde_json::from_slice(&response.body).unwrap(),
+        response,
+    )
+}
+
+#[test]
+fn every_response_is_closed_to_caches_and_sniffers() {
+    for response in failures().into_iter().chain([
+        respond(Cloud::Azure, &Outcome::Json("{}")),
+        respond(Cloud::Azure, &Outcome::Text("x")),
+    ]) {
+        assert_eq!(
+            header(&response, "Content-Length"),
+            Some(response.body.len().to_string().as_str())
+        );
+        assert_eq!(header(&response, "Cache-Control"), Some("no-store"));
+        assert_eq!(header(&response, "X-Content-Type-Options"), Some("nosniff"));
+        assert!(header(&response, "Server").unwrap().contains("IMDS"));
+        assert_eq!(
+            response.close,
+            header(&response, "Connection") == Some("close")
+        );
+        assert!(
+            !reason_phrase(response.status).is_empty(),
+            "{}",
+            response.status
+        );
+        assert!(header(&response, "Access-Control-Allow-Origin").is_none());
+    }
+}
+
+#[test]
+fn no_refusal_says_unreachable_or_shows_internals() {
+    for response in failures() {
+        let text = String::from_utf8(response.body)
+            .unwrap()
+            .to_ascii_lowercase();
+        for word in [
+            "unreachable",
+            "uid",
+            "/etc",
+            "/run",
+            "toml",
+            "cgroup",
+            "seam",
+            "errno",
+        ] {
+            assert!(!text.contains(word), "{word}: {text}");
+        }
+        let body: Value = serde_json::from_str(&text).unwrap();
+        assert!(body["error"].is_string());
+    }
+}
+
+#[test]
+fn a_denial_is_403_and_says_why() {
+    let mut texts: Vec<String> = REASONS
+        .iter()
+        .map(|reason| {
+            let (status, body, response) = one(Outcome::Unserved(*reason));
+            assert_eq!((status, &body["error"]), (403, &"access_denied".into()));
+            assert!(!response.close);
+            body["error_description"].to_string()
+        })
+        .collect();
+    texts.sort();
+    texts.dedup();
+    assert_eq!(texts.len(), REASONS.len(), "each reason in its own words");
+    let denial = Denial {
+        reason: DenyReason::DenyRule,
+        rule: None,
+        workloads: vec!["secret-name".into()],
+    };
+    let (status, body, _) = one(Outcome::Denied(&denial));
+    assert_eq!(status, 403);
+    assert!(!body.to_string().contains("secret-name"));
+}
+
+#[test]
+fn what_sdks_probe_for() {
+    let (status, body, response) = one(Outcome::Malformed(Malformed::MetadataHeaderMissing));
+    assert_eq!(status, 400);
+    assert_eq!(
+        body,
+        serde_json::json!({"error": "invalid_request", "error_description": "Required metadata header not specified"})
+    );
+    assert!(
+        !response.close,
+        "the real request follows on the same connection"
+    );
+    let (status, body, _) = one(Outcome::Malformed(Malformed::ApiVersion));
+    let newest: Vec<String> = version::INSTANCE
+        .iter()
+        .rev()
+        .take(3)
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!((status, &body["newest-versions"]), (400, &newest.into()));
+    let (status, _, response) = one(Outcome::Malformed(Malformed::Method { allow: "GET, POST" }));
+    assert_eq!(
+        (status, header(&response, "Allow")),
+        (405, Some("GET, POST"))
+    );
+    let (status, _, response) = one(Outcome::Throttled { retry_after: 7 });
+    assert_eq!((status, header(&response, "Retry-After")), (429, Some("7")));
+    assert_eq!(one(Outcome::Malformed(Malformed::ForwardedFor)).0, 400);
+    assert_eq!(one(Outcome::Malformed(Malformed::ForeignHost)).0, 403);
+    assert_eq!(one(Outcome::Malformed(Malformed::NotOffered)).0, 404);
+    assert_eq!(one(Outcome::UpstreamAway).0, 502);
+    assert_eq!(one(Outcome::UpstreamSlow).0, 504);
+}
+
+#[test]
+fn the_bytes_after_a_violation() {
+    let bytes = respond(Cloud::Azure, &Outcome::Violation(Violation::BareLf)).to_bytes();
+    assert_eq!(
+        String::from_utf8(bytes).unwrap(),
+        "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: 73\r\n\
+         Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nServer: IMDS/1.0 (imds-guard)\r\n\
+         Connection: close\r\n\r\n\
+         {\"error\":\"invalid_request\",\"error_description\":\"Lines must end in CR LF\"}"
+    );
+}
