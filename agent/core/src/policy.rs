@@ -6,14 +6,28 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::decision::Decision;
-use crate::request::{Cloud, Request};
-use crate::selector::Selectors;
+use crate::request::Cloud;
 
+mod compile;
+mod decide;
 pub mod diagnostic;
+mod document;
+pub mod explain;
+mod fields;
+mod identify;
+mod index;
+mod pattern;
+mod preset;
+mod read;
+mod resource;
+mod set;
 pub mod settings;
+mod subject;
 
+pub use compile::{compile, includes};
 pub use diagnostic::{Diagnostic, Diagnostics, Severity, Source};
+pub use identify::Workload;
+pub use set::PolicySet;
 pub use settings::{Mode, Settings};
 
 /// An identity that a rule hands out: `[identity.NAME]`.
@@ -88,62 +102,4 @@ pub struct Compiled {
 pub struct Includes {
     /// Globs or paths, relative to the main file's folder. Presets are not among them: they are compiled in.
     pub files: Vec<Arc<str>>,
-}
-
-/// Reads only the `include` list of the main file.
-pub fn includes(_main: &Source) -> Result<Includes, Diagnostics> {
-    Ok(Includes { files: vec![] })
-}
-
-/// Compiles the main file (`sources[0]`) and every included one (the others, in any order).
-/// `hostname` stands in for `[host] name`; `now` (Unix seconds) is for warnings about dates that have passed, alone.
-pub fn compile(sources: &[Source], hostname: &str, now: i64) -> Result<Compiled, Diagnostics> {
-    let _ = (hostname, now);
-    Err(Diagnostics {
-        sources: sources.to_vec(),
-        all: vec![],
-    })
-}
-
-/// Everything that the files say, compiled and indexed. Immutable; a reload makes a new one.
-#[derive(Debug)]
-pub struct PolicySet {}
-
-/// What the policy makes of one caller: found once per process and epoch, used for every request of it.
-#[derive(Debug, Clone)]
-pub struct Workload {}
-
-impl Workload {
-    /// Names of the workloads that the caller matches.
-    pub fn names(&self) -> Vec<Arc<str>> {
-        vec![]
-    }
-}
-
-impl PolicySet {
-    /// Which workloads match this caller. Its cost does not grow with workloads that can't match.
-    pub fn identify(&self, _caller: &Selectors) -> Workload {
-        Workload {}
-    }
-
-    /// The verdict on one request to the cloud's instance metadata service. `now` is Unix time in seconds.
-    /// Pure; its cost does not grow with rules that can't match.
-    pub fn decide(&self, caller: &Workload, request: &Request, now: i64) -> Decision {
-        self.decide_at(Mode::Enforce, caller, request, now)
-    }
-
-    /// The same, in the mode of the endpoint that was dialled.
-    pub fn decide_at(
-        &self,
-        _mode: Mode,
-        _caller: &Workload,
-        _request: &Request,
-        _now: i64,
-    ) -> Decision {
-        Decision::Deny(crate::decision::Denial {
-            reason: crate::decision::DenyReason::NoWorkload,
-            rule: None,
-            workloads: vec![],
-        })
-    }
 }

@@ -1,0 +1,170 @@
+//! The configuration sections of the main file.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::Compiling;
+use crate::policy::document::{Files, Text};
+use crate::policy::settings::{Audit, Endpoint, Host, Issuer, Mode, Proxy, SHIPPED, Settings};
+use crate::request::Cloud;
+
+impl Compiling {
+    pub(super) fn settings(&mut self, files: &Files, hostname: &str) -> Settings {
+        let text = |text: &Option<Text>| text.as_ref().map(|t| t.value.clone());
+        Settings {
+            host: Host {
+                trust_domain: self.trust_domain(files),
+                name: text(&files.host.name).unwrap_or_else(|| hostname.into()),
+                cluster: text(&files.host.cluster),
+            },
+            endpoints: self.endpoints(files),
+            issuer: self.issuer(files),
+            audit: Audit {
+                file: text(&files.audit.file),
+            },
+            proxy: self.proxy(files),
+        }
+    }
+
+    fn trust_domain(&mut self, files: &Files) -> Option<Arc<str>> {
+        let text = files.host.trust_domain.as_ref()?;
+        let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-._".contains(&b);
+        if text.value.is_empty() || !text.value.bytes().all(legal) {
+            let title = format!("`{}` is no trust domain", text.value);
+            let help =
+                "write lower-case letters, digits, `-`, `.` and `_`, for example example.org";
+            self.error(&text.place, title, help);
+        }
+        Some(text.value.clone())
+    }
+
+    fn issuer(&mut self, files: &Files) -> Option<Issuer> {
+        let entry = files.issuer.as_ref()?;
+        let (issuer, _) = entry.as_ref();
+        let url = issuer.url.as_ref()?;
+        let host = url
+            .value
+            .strip_prefix("https://")
+            .or(url.value.strip_prefix("http://"));
+        if host.is_none_or(|h| h.is_empty() || h.contains(['?', '#', ' '])) {
+            let title = format!("`{}` is no issuer URL", url.value);
+            let help = "write the URL that verifiers know, to the letter: https://HOST[/PATH], without query";
+            self.error(&url.place, title, help);
+        }
+        let listen = issuer.listen.as_ref().and_then(|text| self.address(text));
+        Some(Issuer {
+            url: url.value.clone(),
+            listen,
+        })
+    }
+
+    fn proxy(&mut self, files: &Files) -> Proxy {
+        let mut proxy = Proxy::default();
+        if let Some(user) = &files.proxy.user {
+            proxy.user = user.value.clone();
+        }
+        if let Some(number) = &files.proxy.max_connections {
+            match u32::try_from(number.value) {
+                Ok(count @ 1..=65536) => proxy.max_connections = count,
+                _ => self.error(
+                    &number.place,
+                    "`max_connections` is out of range",
+                    "write a number from 1 to 65536",
+                ),
+            }
+        }
+        proxy
+    }
+
+    fn address(&mut self, text: &Text) -> Option<SocketAddr> {
+        let address = text.value.parse().ok();
+        if address.is_none() {
+            let title = format!("`{}` is no address with a port", text.value);
+            let help = "write \"127.0.0.1:8787\" or \"[::1]:8787\"";
+            self.error(&text.place, title, help);
+        }
+        address
+    }
+
+    fn endpoints(&mut self, files: &Files) -> Vec<Endpoint> {
+        let mut endpoints: Vec<Endpoint> = SHIPPED
+            .iter()
+            .map(|(name, cloud, addresses)| Endpoint {
+                name: (*name).into(),
+                cloud: *cloud,
+                addresses: addresses.iter().map(|a| SocketAddr::from(*a)).collect(),
+                mode: default_mode(files, *cloud),
+            })
+            .collect();
+        let mut seen = HashMap::new();
+        for entry in &files.endpoint {
+            self.unique("endpoint", &entry.name, &mut seen);
+            if SHIPPED.iter().any(|(name, ..)| *name == &*entry.name.value) {
+                let title = format!("`{}` is a shipped endpoint", entry.name.value);
+                self.error(
+                    &entry.name.place,
+                    title,
+                    "give yours another name, or set the shipped one's mode in [endpoints]",
+                );
+            }
+            if entry.address.is_empty() {
+                let title = format!("endpoint `{}` has no address", entry.name.value);
+                self.error(
+                    &entry.name.place,
+                    title,
+                    "add address = [\"169.254.169.254:80\"]",
+                );
+            }
+            let addresses = entry
+                .address
+                .iter()
+                .filter_map(|text| self.address(text))
+                .collect();
+            endpoints.push(Endpoint {
+                name: entry.name.value.clone(),
+                cloud: entry.cloud.value,
+                addresses,
+                mode: entry.mode.as_ref().map_or(Mode::Enforce, |m| m.value),
+            });
+        }
+        self.set_modes(files, &mut endpoints);
+        endpoints
+    }
+
+    fn set_modes(&mut self, files: &Files, endpoints: &mut [Endpoint]) {
+        for (name, mode) in &files.endpoints {
+            if let Some(endpoint) = endpoints.iter_mut().find(|e| e.name == *name) {
+                endpoint.mode = mode.value;
+                continue;
+            }
+            let known: Vec<&str> = endpoints.iter().map(|e| &*e.name).collect();
+            let meant = crate::policy::fields::meant(name, &known);
+            let help = format!("{meant}the endpoints are: {}", known.join(", "));
+            self.error(&mode.place, format!("there is no endpoint `{name}`"), help);
+        }
+    }
+}
+
+/// Enforce where the policy serves the cloud at all: else its endpoints stay as they are without us.
+fn default_mode(files: &Files, cloud: Cloud) -> Mode {
+    let prefix = crate::policy::read::CLOUDS
+        .iter()
+        .find(|(_, c)| *c == cloud);
+    let prefix = prefix.map_or("", |(name, _)| *name);
+    let rules = files
+        .workload
+        .iter()
+        .flat_map(|w| w.allow.iter().map(|a| &a.rule));
+    let mut rules = rules.chain(files.deny.iter().map(|d| &d.rule));
+    let speaks = rules.any(|rule| {
+        rule.token
+            .as_ref()
+            .is_some_and(|t| t.value.cloud.value == cloud)
+            || rule
+                .read
+                .iter()
+                .any(|r| r.value.split(':').next() == Some(prefix))
+    });
+    if speaks { Mode::Enforce } else { Mode::Observe }
+}

@@ -1,0 +1,144 @@
+//! Which workloads, and which selective denies, a caller's selectors match. The law of evidence lives here: an allow needs
+//! every selector present, a deny takes an unavailable one for present.
+
+use std::sync::Arc;
+
+use super::Identity;
+use super::pattern::Bindings;
+use super::set::{Alternative, PolicySet};
+use crate::selector::Selectors;
+
+/// What the policy makes of one caller: found once per process and epoch, used for every request of it.
+#[derive(Debug, Clone, Default)]
+pub struct Workload {
+    pub(crate) matched: Vec<Matched>,
+    /// Workloads that it might match, were all evidence at hand. They grant nothing; a request for which they would
+    /// give another identity than a matching one is ambiguous.
+    pub(crate) possible: Vec<u32>,
+    /// Selective denies that hold for it.
+    pub(crate) denies: Vec<u32>,
+}
+
+/// One workload that the caller matches.
+#[derive(Debug, Clone)]
+pub(crate) struct Matched {
+    pub(crate) workload: u32,
+    pub(crate) name: Arc<str>,
+    pub(crate) selectors: Arc<[Arc<str>]>,
+    pub(crate) rests_on_executable: bool,
+    /// The `sub` claims of its templates, by identity.
+    pub(crate) subjects: Vec<(Arc<Identity>, Arc<str>)>,
+}
+
+impl Workload {
+    /// Names of the workloads that the caller matches.
+    pub fn names(&self) -> Vec<Arc<str>> {
+        self.matched.iter().map(|m| m.name.clone()).collect()
+    }
+
+    /// The selectors by which it matches them, as written in the policy.
+    pub fn selectors(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.matched.iter().flat_map(|m| m.selectors.iter())
+    }
+}
+
+/// How far an alternative matches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Match {
+    Full(Bindings),
+    /// Everything that is known matches, and something isn't known.
+    Possible,
+    No,
+}
+
+impl Alternative {
+    pub(crate) fn matches(&self, caller: &Selectors) -> Match {
+        let mut bound = Bindings::default();
+        let mut possible = false;
+        for pattern in &self.patterns {
+            if !pattern.matches(caller.present(pattern.key), &mut bound) {
+                if !caller.is_unavailable(pattern.key) {
+                    return Match::No;
+                }
+                possible = true;
+            }
+        }
+        if possible {
+            Match::Possible
+        } else {
+            Match::Full(bound)
+        }
+    }
+
+    /// Whether some selector of it can't be attested by this version: then it is nobody's, rather than possibly everyone's.
+    fn beyond_us(&self, caller: &Selectors) -> bool {
+        let unknown = |key: crate::selector::Key| !key.attested() && !caller.0.contains_key(&key);
+        self.patterns.iter().any(|p| unknown(p.key))
+    }
+}
+
+impl PolicySet {
+    /// Which workloads match this caller. Its cost does not grow with workloads that can't match.
+    pub fn identify(&self, caller: &Selectors) -> Workload {
+        let mut workload = Workload::default();
+        let failed = |key| caller.0.contains_key(&key) && caller.is_unavailable(key);
+        self.by_selector.candidates(caller, &failed, &mut |id| {
+            let alternative = &self.alternatives[id as usize];
+            match alternative.matches(caller) {
+                Match::Full(bound) => self.add(&mut workload, alternative, &bound),
+                Match::Possible if !alternative.beyond_us(caller) => {
+                    workload.possible.push(alternative.owner);
+                }
+                Match::Possible | Match::No => {}
+            }
+        });
+        let failed = |key| caller.is_unavailable(key);
+        self.deny_by_selector
+            .candidates(caller, &failed, &mut |id| {
+                let alternative = &self.deny_alternatives[id as usize];
+                if alternative.matches(caller) != Match::No {
+                    workload.denies.push(alternative.owner);
+                }
+            });
+        workload.matched.sort_unstable_by_key(|m| m.workload);
+        workload.denies.sort_unstable();
+        workload.denies.dedup();
+        let Workload {
+            matched, possible, ..
+        } = &mut workload;
+        possible.retain(|p| !matched.iter().any(|m| m.workload == *p));
+        workload
+    }
+
+    fn add(&self, caller: &mut Workload, alternative: &Alternative, bound: &Bindings) {
+        let rules = &self.workloads[alternative.owner as usize];
+        let value = |variable: &str| {
+            let found = bound.0.iter().find(|(name, _)| **name == *variable);
+            found.map(|(_, value)| value.to_string())
+        };
+        let subjects = rules.templates.iter().filter_map(|(identity, template)| {
+            Some((identity.clone(), template.fill(&value).text()?))
+        });
+        let matched = Matched {
+            workload: alternative.owner,
+            name: rules.name.clone(),
+            selectors: alternative.texts.clone(),
+            rests_on_executable: alternative.rests_on_executable,
+            subjects: subjects.collect(),
+        };
+        let same = caller
+            .matched
+            .iter_mut()
+            .find(|m| m.workload == alternative.owner);
+        match same {
+            None => caller.matched.push(matched),
+            // Of two alternatives the one that asks less of the process later, then the one that reads first.
+            Some(old) => {
+                let rank = |m: &Matched| (m.rests_on_executable, m.selectors.clone());
+                if rank(&matched) < rank(old) {
+                    *old = matched;
+                }
+            }
+        }
+    }
+}

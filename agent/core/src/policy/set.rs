@@ -1,0 +1,149 @@
+//! The compiled form: rules with everything resolved, and the indexes by which [`super::identify`] and [`super::decide`]
+//! find them. Data only, immutable once [`super::compile()`] has handed it out.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::document::Files;
+use super::index::Index;
+use super::pattern::{ReadPattern, SelectorPattern, Trie};
+use super::resource::Targets;
+use super::settings::Mode;
+use super::subject::Template;
+use super::{Document, Identity};
+use crate::decision::{Limit, RuleRef};
+use crate::request::Cloud;
+
+/// Everything that the files say, compiled and indexed. Immutable; a reload makes a new one.
+#[derive(Debug)]
+pub struct PolicySet {
+    pub(crate) workloads: Vec<WorkloadRules>,
+    pub(crate) alternatives: Vec<Alternative>,
+    pub(crate) by_selector: Index,
+    pub(crate) allows: Vec<AllowRule>,
+    /// (workload, target) → grants of credentials.
+    pub(crate) tokens: HashMap<(u32, u32), Vec<TokenGrant>>,
+    /// workload → allows of GCP access tokens, whose scopes are compared one by one.
+    pub(crate) scopes: HashMap<u32, Vec<u32>>,
+    pub(crate) reads: HashMap<(u32, Cloud), Trie>,
+    pub(crate) denies: Vec<DenyRule>,
+    pub(crate) deny_alternatives: Vec<Alternative>,
+    pub(crate) deny_by_selector: Index,
+    /// target → denies that hold for everyone.
+    pub(crate) deny_targets: HashMap<u32, Vec<u32>>,
+    /// cloud → denies that hold for everyone, of every credential or of scopes.
+    pub(crate) deny_tokens: HashMap<Cloud, Vec<u32>>,
+    pub(crate) deny_reads: HashMap<Cloud, Trie>,
+    pub(crate) targets: Targets,
+    pub(crate) modes: HashMap<Cloud, Mode>,
+    pub(crate) files: Files,
+    /// The rule that permits name where an endpoint in audit mode lets an ungranted request pass.
+    pub(crate) audit_mode: Arc<RuleRef>,
+    /// The workload that they name where none matches.
+    pub(crate) nobody: Arc<str>,
+}
+
+#[derive(Debug)]
+pub(crate) struct WorkloadRules {
+    pub(crate) name: Arc<str>,
+    /// Its `sub` templates by identity, host and trust domain filled in, where selectors bind further variables.
+    pub(crate) templates: Vec<(Arc<Identity>, Template)>,
+    pub(crate) allows: Vec<u32>,
+}
+
+/// Selectors that all must match. `owner` is a workload or a deny.
+#[derive(Debug)]
+pub(crate) struct Alternative {
+    pub(crate) owner: u32,
+    pub(crate) patterns: Vec<SelectorPattern>,
+    pub(crate) texts: Arc<[Arc<str>]>,
+    pub(crate) rests_on_executable: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct AllowRule {
+    pub(crate) rule: Arc<RuleRef>,
+    pub(crate) workload: u32,
+    pub(crate) until: Option<i64>,
+    pub(crate) limit: Option<Limit>,
+    pub(crate) about: About,
+    pub(crate) identity: Option<Arc<Identity>>,
+    pub(crate) document: Option<Arc<Document>>,
+    /// The `sub` of what it mints, where it is the same for every caller.
+    pub(crate) subject: Option<Arc<str>>,
+}
+
+/// A credential that a rule gives for one target.
+#[derive(Debug)]
+pub(crate) struct TokenGrant {
+    pub(crate) allow: u32,
+    /// The target as the rule writes it.
+    pub(crate) audience: Arc<str>,
+}
+
+#[derive(Debug)]
+pub(crate) struct DenyRule {
+    pub(crate) rule: Arc<RuleRef>,
+    pub(crate) until: Option<i64>,
+    pub(crate) audit: bool,
+    pub(crate) about: About,
+    /// Names and numbers of workloads that it spares.
+    pub(crate) except: Vec<u32>,
+    /// Whether it has selectors; without, it holds for everyone.
+    pub(crate) selective: bool,
+}
+
+/// What a rule speaks of.
+#[derive(Debug, Default)]
+pub(crate) struct About {
+    pub(crate) reads: Vec<ReadPattern>,
+    pub(crate) token: Option<AboutToken>,
+}
+
+#[derive(Debug)]
+pub(crate) struct AboutToken {
+    pub(crate) cloud: Cloud,
+    pub(crate) targets: Vec<u32>,
+    pub(crate) scopes: Vec<Arc<str>>,
+}
+
+impl Default for PolicySet {
+    fn default() -> Self {
+        Self {
+            workloads: vec![],
+            alternatives: vec![],
+            by_selector: Index::default(),
+            allows: vec![],
+            tokens: HashMap::new(),
+            scopes: HashMap::new(),
+            reads: HashMap::new(),
+            denies: vec![],
+            deny_alternatives: vec![],
+            deny_by_selector: Index::default(),
+            deny_targets: HashMap::new(),
+            deny_tokens: HashMap::new(),
+            deny_reads: HashMap::new(),
+            targets: Targets::default(),
+            modes: HashMap::new(),
+            files: Files::default(),
+            audit_mode: Arc::new(RuleRef {
+                name: "endpoint-in-audit-mode".into(),
+                file: "".into(),
+                line: 0,
+            }),
+            nobody: "-".into(),
+        }
+    }
+}
+
+impl PolicySet {
+    /// The policy as TOML that compiles to the same policy, presets and included files in it.
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string(&self.files)
+    }
+
+    /// How many allow and deny rules there are.
+    pub fn rules(&self) -> usize {
+        self.allows.len() + self.denies.len()
+    }
+}
