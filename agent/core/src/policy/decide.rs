@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::identify::{Matched, Workload};
+use super::pattern::Access;
 use super::resource::Kind;
 use super::set::{About, AllowRule, DenyRule, PolicySet};
 use super::settings::Mode;
@@ -15,7 +16,8 @@ use crate::request::{AzureIdentity, Cloud, CredentialAsk, Request};
 /// A request with its names resolved.
 #[derive(Debug)]
 pub(crate) enum Asked<'a> {
-    Read {
+    Path {
+        access: Access,
         cloud: Cloud,
         path: Cow<'a, str>,
         subtree: bool,
@@ -32,14 +34,16 @@ impl Asked<'_> {
     /// Whether a deny about this holds for the request. An allow has to cover it, which is another question for reads.
     pub(crate) fn denied_by(&self, about: &About) -> bool {
         match self {
-            Self::Read {
+            Self::Path {
+                access,
                 cloud,
                 path,
                 subtree,
-            } => {
-                let mut reads = about.reads.iter().filter(|read| read.cloud == *cloud);
-                reads.any(|read| read.path.touches(path, *subtree))
-            }
+            } => about
+                .paths
+                .iter()
+                .filter(|p| (p.access, p.cloud) == (*access, *cloud))
+                .any(|p| p.path.touches(path, *subtree)),
             Self::Target { cloud, target } => about.token.as_ref().is_some_and(|token| {
                 let all = token.targets.is_empty() && token.scopes.is_empty();
                 let named = target.is_some_and(|target| token.targets.contains(&target));
@@ -134,10 +138,17 @@ impl PolicySet {
                 cloud,
                 path,
                 subtree,
-            } => Asked::Read {
+            } => Asked::Path {
+                access: Access::Read,
                 cloud: *cloud,
                 path: folded(*cloud, path),
                 subtree: *subtree,
+            },
+            Request::Write { cloud, path } => Asked::Path {
+                access: Access::Write,
+                cloud: *cloud,
+                path: folded(*cloud, path),
+                subtree: false,
             },
             Request::Credential(ask) => match ask {
                 CredentialAsk::AzureToken { resource, .. } => Asked::Target {
@@ -166,12 +177,13 @@ impl PolicySet {
             }
         }
         match asked {
-            Asked::Read {
+            Asked::Path {
+                access,
                 cloud,
                 path,
                 subtree,
             } => {
-                if let Some(trie) = self.deny_reads.get(cloud) {
+                if let Some(trie) = self.deny_paths.get(&(*access, *cloud)) {
                     trie.touching(path, *subtree, &mut consider);
                 }
             }
@@ -250,13 +262,14 @@ impl PolicySet {
             audience: None,
         };
         match asked {
-            Asked::Read {
+            Asked::Path {
+                access,
                 cloud,
                 path,
                 subtree,
             } => {
                 let mut first: Option<u32> = None;
-                let trie = self.reads.get(&(workload, *cloud))?;
+                let trie = self.paths.get(&(workload, *access, *cloud))?;
                 trie.covering(path, *subtree, &mut |id| {
                     if first.is_none_or(|f| id < f) && live(id).is_some() {
                         first = Some(id);
@@ -286,14 +299,17 @@ impl PolicySet {
         let allow = &self.allows[id as usize];
         let alive = allow.until.is_none_or(|until| now < until);
         let covers = match asked {
-            Asked::Read {
+            Asked::Path {
+                access,
                 cloud,
                 path,
                 subtree,
-            } => {
-                let mut reads = allow.about.reads.iter().filter(|read| read.cloud == *cloud);
-                reads.any(|read| read.path.covers(path, *subtree))
-            }
+            } => allow
+                .about
+                .paths
+                .iter()
+                .filter(|p| (p.access, p.cloud) == (*access, *cloud))
+                .any(|p| p.path.covers(path, *subtree)),
             Asked::Target { target, .. } => target
                 .and_then(|target| self.tokens.get(&(allow.workload, target)))
                 .is_some_and(|grants| grants.iter().any(|grant| grant.allow == id)),
@@ -466,7 +482,7 @@ fn denial(reason: DenyReason, rule: Option<&Arc<RuleRef>>, caller: &Workload) ->
 
 fn cloud_of(request: &Request) -> Cloud {
     match request {
-        Request::Read { cloud, .. } => *cloud,
+        Request::Read { cloud, .. } | Request::Write { cloud, .. } => *cloud,
         Request::Credential(ask) => match ask {
             CredentialAsk::AzureToken { .. } => Cloud::Azure,
             CredentialAsk::AwsRole { .. } => Cloud::Aws,

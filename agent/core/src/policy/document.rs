@@ -170,6 +170,8 @@ pub(crate) struct RuleEntry {
     pub(crate) reason: Option<Text>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) read: Vec<Text>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) write: Vec<Text>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) token: Option<At<TokenEntry>>,
 }

@@ -264,15 +264,23 @@ impl PathPattern {
     }
 }
 
-/// `azure:/metadata/instance/**`
+/// What is done at a path. A right to read is never a right to approve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Access {
+    Read,
+    Write,
+}
+
+/// `read = ["azure:/metadata/instance/**"]`
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ReadPattern {
+pub(crate) struct AccessPattern {
+    pub(crate) access: Access,
     pub(crate) cloud: Cloud,
     pub(crate) path: PathPattern,
 }
 
-impl ReadPattern {
-    pub(crate) fn parse(text: &str) -> Result<Self, (String, String)> {
+impl AccessPattern {
+    pub(crate) fn parse(access: Access, text: &str) -> Result<Self, (String, String)> {
         let parts = text.split_once(':').and_then(|(cloud, path)| {
             let (_, cloud) = super::read::CLOUDS.iter().find(|(n, _)| *n == cloud)?;
             path.starts_with('/').then_some((*cloud, path))
@@ -294,6 +302,7 @@ impl ReadPattern {
             (why, instead)
         })?;
         Ok(Self {
+            access,
             cloud,
             path: path.folded(cloud),
         })

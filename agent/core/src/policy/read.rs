@@ -310,6 +310,7 @@ fn rule(t: &Fields<'_, '_>) -> RuleEntry {
         owner: t.text("owner"),
         reason: t.text("reason"),
         read: t.list("read").map(|l| l.value).unwrap_or_default(),
+        write: t.list("write").map(|l| l.value).unwrap_or_default(),
         token: token(t),
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::document::Files;
 use super::index::Index;
-use super::pattern::{ReadPattern, SelectorPattern, Trie};
+use super::pattern::{Access, AccessPattern, SelectorPattern, Trie};
 use super::resource::Targets;
 use super::settings::Mode;
 use super::subject::Template;
@@ -25,7 +25,7 @@ pub struct PolicySet {
     pub(crate) tokens: HashMap<(u32, u32), Vec<TokenGrant>>,
     /// workload → allows of GCP access tokens, whose scopes are compared one by one.
     pub(crate) scopes: HashMap<u32, Vec<u32>>,
-    pub(crate) reads: HashMap<(u32, Cloud), Trie>,
+    pub(crate) paths: HashMap<(u32, Access, Cloud), Trie>,
     pub(crate) denies: Vec<DenyRule>,
     pub(crate) deny_alternatives: Vec<Alternative>,
     pub(crate) deny_by_selector: Index,
@@ -33,7 +33,7 @@ pub struct PolicySet {
     pub(crate) deny_targets: HashMap<u32, Vec<u32>>,
     /// cloud → denies that hold for everyone, of every credential or of scopes.
     pub(crate) deny_tokens: HashMap<Cloud, Vec<u32>>,
-    pub(crate) deny_reads: HashMap<Cloud, Trie>,
+    pub(crate) deny_paths: HashMap<(Access, Cloud), Trie>,
     pub(crate) targets: Targets,
     pub(crate) modes: HashMap<Cloud, Mode>,
     pub(crate) files: Files,
@@ -96,7 +96,7 @@ pub(crate) struct DenyRule {
 /// What a rule speaks of.
 #[derive(Debug, Default)]
 pub(crate) struct About {
-    pub(crate) reads: Vec<ReadPattern>,
+    pub(crate) paths: Vec<AccessPattern>,
     pub(crate) token: Option<AboutToken>,
 }
 
@@ -116,13 +116,13 @@ impl Default for PolicySet {
             allows: vec![],
             tokens: HashMap::new(),
             scopes: HashMap::new(),
-            reads: HashMap::new(),
+            paths: HashMap::new(),
             denies: vec![],
             deny_alternatives: vec![],
             deny_by_selector: Index::default(),
             deny_targets: HashMap::new(),
             deny_tokens: HashMap::new(),
-            deny_reads: HashMap::new(),
+            deny_paths: HashMap::new(),
             targets: Targets::default(),
             modes: HashMap::new(),
             files: Files::default(),

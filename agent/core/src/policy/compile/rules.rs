@@ -11,7 +11,7 @@ use crate::policy::document::{
     AllowEntry, At, DenyEntry, Files, RuleEntry, Text, TokenEntry, WorkloadEntry,
 };
 use crate::policy::index::Index;
-use crate::policy::pattern::ReadPattern;
+use crate::policy::pattern::{Access, AccessPattern};
 use crate::policy::resource::Kind;
 use crate::policy::set::{
     About, AboutToken, AllowRule, DenyRule, PolicySet, TokenGrant, WorkloadRules,
@@ -93,10 +93,13 @@ impl Compiling {
         let identity = self.allowed_identity(entry);
         let document = entry.document.as_ref().and_then(|name| {
             let document = self.resolve("document", name, |c| &c.documents)?;
-            let other = entry.rule.read.iter().zip(&about.reads);
-            for (text, _) in other.filter(|(_, read)| read.cloud != document.cloud) {
+            if about.paths.iter().any(|path| path.cloud != document.cloud) {
                 let title = format!("document `{}` is another cloud's", document.name);
-                self.error(&text.place, title, "write a rule of its own for each cloud");
+                self.error(&name.place, title, "write a rule of its own for each cloud");
+            }
+            if let Some(write) = entry.rule.write.first() {
+                let help = "split the rule in two: `write` is always forwarded";
+                self.error(&write.place, "a document can't be written", help);
             }
             Some(document)
         });
@@ -113,9 +116,9 @@ impl Compiling {
             );
         }
         self.imdsv1(entry);
-        for read in &about.reads {
-            let trie = set.reads.entry((workload, read.cloud)).or_default();
-            trie.insert(&read.path, id);
+        for path in &about.paths {
+            let key = (workload, path.access, path.cloud);
+            set.paths.entry(key).or_default().insert(&path.path, id);
         }
         if let (Some(token), Some(identity)) = (&entry.rule.token, &identity) {
             self.index_token(set, (workload, id), token, identity, about.token.as_ref());
@@ -294,14 +297,16 @@ impl Compiling {
     }
 
     fn about(&mut self, entry: &RuleEntry, allow: bool) -> About {
-        if entry.token.is_none() && entry.read.is_empty() {
+        if entry.token.is_none() && entry.read.is_empty() && entry.write.is_empty() {
             let help = "add token = { cloud = \"azure\", resource = [\"https://…\"] } or read = [\"azure:/metadata/instance/**\"]";
             self.error(&entry.place, "a rule about nothing", help);
         }
-        let mut reads = vec![];
-        for text in &entry.read {
-            match ReadPattern::parse(&text.value) {
-                Ok(pattern) => reads.push(pattern),
+        let mut paths = vec![];
+        let reads = entry.read.iter().map(|text| (Access::Read, text));
+        let writes = entry.write.iter().map(|text| (Access::Write, text));
+        for (access, text) in reads.chain(writes) {
+            match AccessPattern::parse(access, &text.value) {
+                Ok(pattern) => paths.push(pattern),
                 Err((title, help)) => self.error(&text.place, title, help),
             }
         }
@@ -309,7 +314,7 @@ impl Compiling {
             .token
             .as_ref()
             .map(|token| self.about_token(token, allow));
-        About { reads, token }
+        About { paths, token }
     }
 
     fn about_token(&mut self, token: &At<TokenEntry>, allow: bool) -> AboutToken {
@@ -441,11 +446,9 @@ impl Compiling {
 }
 
 fn index_deny(set: &mut PolicySet, id: u32, about: &About) {
-    for read in &about.reads {
-        set.deny_reads
-            .entry(read.cloud)
-            .or_default()
-            .insert(&read.path, id);
+    for path in &about.paths {
+        let trie = set.deny_paths.entry((path.access, path.cloud));
+        trie.or_default().insert(&path.path, id);
     }
     if let Some(token) = &about.token {
         for target in &token.targets {

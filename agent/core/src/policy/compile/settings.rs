@@ -164,6 +164,7 @@ fn default_mode(files: &Files, cloud: Cloud) -> Mode {
             || rule
                 .read
                 .iter()
+                .chain(&rule.write)
                 .any(|r| r.value.split(':').next() == Some(prefix))
     });
     if speaks { Mode::Enforce } else { Mode::Observe }
