@@ -1,1 +1,210 @@
-//! Credential sources behind a permit.
+//! The credential broker: one token per (workload, identity, audience, epoch), fetched once however many ask for it,
+//! renewed ahead of its end, and served only while it is valid. A refusal is never kept; another failure only for a moment.
+//!
+//! It decides nothing: whoever asks has a `Permit` already, and the key is made of what the permit says. It knows no source
+//! of credentials either; the caller brings the one that its grant names.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+/// For whom and for what a credential is. A changed policy is another epoch: what was fetched under the old one is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    /// The workload's name.
+    pub(crate) workload: Arc<str>,
+    /// The identity's name.
+    pub(crate) identity: Arc<str>,
+    /// The canonical audience or resource.
+    pub(crate) audience: Arc<str>,
+    /// Of the policy.
+    pub(crate) epoch: u64,
+}
+
+/// Something with an end.
+pub(crate) trait Credential {
+    /// Unix seconds from which it is good.
+    fn issued(&self) -> i64;
+    /// Unix seconds at which it ends.
+    fn expires(&self) -> i64;
+}
+
+/// Why a source gave none.
+pub(crate) trait Failure: Clone {
+    /// Whether the next one to ask would fare the same for a while, so that it is told so at once. Never true for a refusal:
+    /// that one was about one caller.
+    fn is_general(&self) -> bool;
+}
+
+/// Credentials kept at once.
+pub(crate) const KEPT: usize = 4096;
+/// How long a general failure is repeated to others without asking again.
+pub(crate) const FAILURE_KEPT: Duration = Duration::from_millis(500);
+/// Renewal starts when this share of the lifetime is left, in percent: chosen per credential between these, so that
+/// those fetched together are not renewed together.
+const RENEW_LEFT: std::ops::Range<i64> = 20..30;
+
+/// All credentials.
+#[derive(Debug)]
+pub(crate) struct Broker<T, E> {
+    slots: RefCell<HashMap<Key, Rc<Slot<T, E>>>>,
+    jitter: RandomState,
+}
+
+#[derive(Debug)]
+struct Slot<T, E> {
+    /// Held by the one that fetches.
+    flight: Mutex<()>,
+    kept: RefCell<Option<Kept<T>>>,
+    failed: RefCell<Option<(Instant, E)>>,
+}
+
+#[derive(Debug)]
+struct Kept<T> {
+    credential: Rc<T>,
+    fetched: Instant,
+    renew_at: i64,
+}
+
+impl<T, E> Default for Slot<T, E> {
+    fn default() -> Self {
+        Self {
+            flight: Mutex::new(()),
+            kept: RefCell::new(None),
+            failed: RefCell::new(None),
+        }
+    }
+}
+
+/// How a credential came to its caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Via {
+    /// It was there.
+    Cache,
+    /// It was fetched for this request, or for one that asked at the same time.
+    Source,
+}
+
+impl<T: Credential, E: Failure> Broker<T, E> {
+    /// An empty one.
+    pub(crate) fn new() -> Self {
+        Self {
+            slots: RefCell::default(),
+            jitter: RandomState::new(),
+        }
+    }
+
+    /// The credential for `key`. `now` is Unix time in seconds; `fresh` means that one fetched before this call won't do.
+    pub(crate) async fn get(
+        &self,
+        key: Key,
+        fresh: bool,
+        now: i64,
+        fetch: impl AsyncFnOnce() -> Result<T, E>,
+    ) -> Result<(Rc<T>, Via), E> {
+        let asked = Instant::now();
+        let slot = self.slot(key, now);
+        if !fresh
+            && let Some((credential, renew)) = slot.valid(now)
+        {
+            // Ahead of its end one caller renews, the others go on with what there is.
+            let Some(_flight) = renew.then(|| slot.flight.try_lock().ok()).flatten() else {
+                return Ok((credential, Via::Cache));
+            };
+            return Ok(match self.fetch(&slot, fetch).await {
+                Ok(renewed) => (renewed, Via::Source),
+                Err(_) => (credential, Via::Cache),
+            });
+        }
+        let _flight = slot.flight.lock().await;
+        if let Some(credential) = slot.fetched_since(asked, now, fresh) {
+            return Ok((credential, Via::Source));
+        }
+        if let Some(failure) = slot.failed_lately() {
+            return Err(failure);
+        }
+        let fetched = self.fetch(&slot, fetch).await?;
+        Ok((fetched, Via::Source))
+    }
+
+    async fn fetch(
+        &self,
+        slot: &Slot<T, E>,
+        fetch: impl AsyncFnOnce() -> Result<T, E>,
+    ) -> Result<Rc<T>, E> {
+        match fetch().await {
+            Ok(credential) => {
+                let credential = Rc::new(credential);
+                *slot.failed.borrow_mut() = None;
+                *slot.kept.borrow_mut() = Some(Kept {
+                    renew_at: self.renew_at(&*credential),
+                    fetched: Instant::now(),
+                    credential: Rc::clone(&credential),
+                });
+                Ok(credential)
+            }
+            Err(failure) => {
+                if failure.is_general() {
+                    *slot.failed.borrow_mut() = Some((Instant::now(), failure.clone()));
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    fn renew_at(&self, credential: &T) -> i64 {
+        let (issued, expires) = (credential.issued(), credential.expires());
+        let spread = RENEW_LEFT.end - RENEW_LEFT.start;
+        let chance = self.jitter.hash_one((issued, expires, Instant::now())) >> 1;
+        let left = RENEW_LEFT.start + chance.cast_signed() % spread;
+        expires - (expires - issued).max(0) * left / 100
+    }
+
+    fn slot(&self, key: Key, now: i64) -> Rc<Slot<T, E>> {
+        let mut slots = self.slots.borrow_mut();
+        if slots.len() >= KEPT && !slots.contains_key(&key) {
+            slots.retain(|_, slot| Rc::strong_count(slot) > 1 || slot.valid(now).is_some());
+            if slots.len() >= KEPT {
+                // Nothing has ended: not keeping this one costs its workload a fetch each time, and nobody else anything.
+                return Rc::default();
+            }
+        }
+        Rc::clone(slots.entry(key).or_default())
+    }
+
+    /// Forgets everything: the policy has changed.
+    pub(crate) fn clear(&self) {
+        self.slots.borrow_mut().clear();
+    }
+}
+
+impl<T: Credential, E: Failure> Slot<T, E> {
+    /// What is kept, if it is valid, and whether it is time to renew it.
+    fn valid(&self, now: i64) -> Option<(Rc<T>, bool)> {
+        let kept = self.kept.borrow();
+        let kept = kept.as_ref().filter(|k| k.credential.expires() > now)?;
+        Some((Rc::clone(&kept.credential), now >= kept.renew_at))
+    }
+
+    /// What another flight has brought while we waited for ours.
+    fn fetched_since(&self, asked: Instant, now: i64, fresh: bool) -> Option<Rc<T>> {
+        let kept = self.kept.borrow();
+        let kept = kept.as_ref().filter(|k| k.credential.expires() > now)?;
+        (!fresh || kept.fetched > asked).then(|| Rc::clone(&kept.credential))
+    }
+
+    fn failed_lately(&self) -> Option<E> {
+        let failed = self.failed.borrow();
+        let (at, failure) = failed.as_ref()?;
+        (at.elapsed() < FAILURE_KEPT).then(|| failure.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests;

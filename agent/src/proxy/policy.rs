@@ -1,0 +1,101 @@
+//! The policy that is served by: compiled here from the very files that the guard compiled, with the same core, and
+//! replaced as a whole by each push. Never reads a file.
+
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+
+use imds_guard_core::imds::{Arrival, Service};
+use imds_guard_core::policy::settings::Guarded;
+use imds_guard_core::policy::{self, Mode, PolicySet, Settings};
+use imds_guard_core::seam::{self, POLICY_LIMIT, PolicyFiles, SeamError};
+use imds_guard_ebpf::CallerRecord;
+
+use crate::sys::memfd;
+
+/// Why a pushed policy can't be served by.
+#[derive(Debug, thiserror::Error)]
+pub enum PolicyError {
+    /// No file came with it.
+    #[error("the guard sent a policy without its files")]
+    Missing,
+    /// They can't be read.
+    #[error("can't read the policy that the guard sent: {0}")]
+    Read(#[from] std::io::Error),
+    /// They don't decode.
+    #[error("the guard sent a policy that does not decode: {0}")]
+    Codec(#[from] SeamError),
+    /// The guard accepted them and we don't: two versions of one program.
+    #[error("the guard sent a policy that has errors:\n{0}")]
+    Bad(policy::Diagnostics),
+}
+
+/// One policy, compiled.
+#[derive(Debug)]
+pub(crate) struct Policy {
+    /// Grows with each push.
+    pub(crate) epoch: u64,
+    /// What decides.
+    pub(crate) set: PolicySet,
+    settings: Settings,
+    guarded: Vec<Guarded>,
+}
+
+/// Where a connection came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Door {
+    /// For the dialect.
+    pub(crate) arrival: Arrival,
+    /// What happens there to a caller without a grant.
+    pub(crate) mode: Mode,
+}
+
+impl Policy {
+    /// Compiles what was pushed. `now` is Unix time in seconds.
+    pub(crate) fn receive(
+        pushed: &seam::Policy,
+        mut fds: Vec<OwnedFd>,
+        now: i64,
+    ) -> Result<Self, PolicyError> {
+        let files = fds.pop().ok_or(PolicyError::Missing)?;
+        let files = PolicyFiles::decode(&memfd::read(files, POLICY_LIMIT)?)?;
+        let compiled =
+            policy::compile(&files.files, &pushed.hostname, now).map_err(PolicyError::Bad)?;
+        Ok(Self {
+            epoch: pushed.epoch,
+            set: compiled.policy,
+            guarded: compiled.settings.guarded(),
+            settings: compiled.settings,
+        })
+    }
+
+    /// What is guarded where this caller connected to; none where nothing is guarded any more.
+    pub(crate) fn door(&self, record: &CallerRecord) -> Option<Door> {
+        let dialled = dialled(record);
+        let at = self.guarded.iter().find(|g| g.address == dialled)?;
+        // Several clouds live at one address: what is spoken there is the dialect of the one that is guarded strictest.
+        let endpoint = at
+            .endpoints
+            .iter()
+            .filter_map(|i| self.settings.endpoints.get(*i))
+            .find(|endpoint| endpoint.mode == at.mode)?;
+        Some(Door {
+            arrival: Arrival {
+                service: Service::of_endpoint(&endpoint.name, endpoint.cloud),
+                address: dialled.ip(),
+                port: dialled.port(),
+            },
+            mode: at.mode,
+        })
+    }
+
+    /// Connections served at once.
+    pub(crate) fn max_connections(&self) -> usize {
+        usize::try_from(self.settings.proxy.max_connections).unwrap_or(usize::MAX)
+    }
+}
+
+/// The address that the caller wrote in its `connect()`, an IPv4 one as such in whichever form it was dialled.
+pub(crate) fn dialled(record: &CallerRecord) -> SocketAddr {
+    let address = IpAddr::from(record.address).to_canonical();
+    SocketAddr::new(address, record.port)
+}
