@@ -1,0 +1,142 @@
+//! One accepted connection: who is on it, where it came to, and its life from accept to the last byte. What is asked on it
+//! is judged in [`super::exchange`], one request at a time; this module never looks at a request.
+
+use std::cell::RefCell;
+use std::os::fd::AsFd;
+use std::rc::Rc;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use imds_guard_core::decision::DenyReason;
+use imds_guard_core::http::{HEADERS_LIMIT, Violation};
+use imds_guard_core::request::Cloud;
+use imds_guard_core::respond::{Outcome, respond};
+use imds_guard_ebpf::CallerRecord;
+use tokio::net::TcpStream;
+
+use super::exchange::exchange;
+use super::gate::{Gate, Halt};
+use super::policy::{Door, Policy};
+use super::record;
+use super::seam::AskError;
+use super::seats::{Holder, Seat};
+use super::sessions::Session;
+use super::socket::Socket;
+use super::{Proxy, linger};
+
+/// One connection of a recorded caller.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) proxy: Rc<Proxy>,
+    pub(crate) socket: Socket,
+    pub(crate) caller: CallerRecord,
+    session: RefCell<Option<Rc<Session>>>,
+    door: RefCell<Option<(u64, Option<Door>)>>,
+}
+
+/// Serves one accepted socket to its end.
+pub(crate) async fn serve(proxy: Rc<Proxy>, stream: TcpStream) {
+    let caller = proxy.kernel.record(stream.as_fd()).unwrap_or_else(|error| {
+        // Refused below like any other socket without a record.
+        tracing::error!(%error, "can't read attribution records");
+        None
+    });
+    let holder = caller.map_or(Holder::Unattributed, |caller| Holder::Recorded {
+        cgroup: caller.cgroup_id,
+        uid: caller.effective_uid,
+    });
+    let socket = Socket::new(stream);
+    match (proxy.seats.take(holder), caller) {
+        (Ok(seat), Some(caller)) => attributed(proxy, socket, caller, seat).await,
+        (Ok(_seat), None) => unattributed(&proxy, socket).await,
+        (Err(full), _) => {
+            let mut record = proxy.record(caller);
+            record.reason = Some(full.name());
+            record.outcome = record::Outcome::Throttled;
+            let answer = respond(Cloud::Azure, &Outcome::Throttled { retry_after: 1 });
+            record.status = answer.status;
+            // No farewell: there is no seat for one to be held on.
+            drop(socket.try_write(&answer.to_bytes()));
+        }
+    }
+}
+
+async fn unattributed(proxy: &Proxy, socket: Socket) {
+    let answer = {
+        let mut record = proxy.record(None);
+        record.outcome = record::Outcome::Denied;
+        record.reason = Some("unattributed");
+        let answer = respond(Cloud::Azure, &Outcome::Unserved(DenyReason::Unattributed));
+        record.status = answer.status;
+        answer
+    };
+    linger::refuse(socket, &answer.to_bytes()).await;
+}
+
+async fn attributed(proxy: Rc<Proxy>, socket: Socket, caller: CallerRecord, _seat: Seat) {
+    let (gate, halted) = Gate::new(socket.clone());
+    let connection = Rc::new(Connection {
+        proxy,
+        socket,
+        caller,
+        session: RefCell::default(),
+        door: RefCell::default(),
+    });
+    let service = service_fn(|request| {
+        let connection = Rc::clone(&connection);
+        async move { exchange(&connection, request).await }
+    });
+    let served = http1::Builder::new()
+        // hyper must not read while an answer is due: the gate is asked for one message at a time.
+        .half_close(true)
+        .max_headers(HEADERS_LIMIT)
+        // The gate owns every deadline.
+        .header_read_timeout(None)
+        .serve_connection(TokioIo::new(gate), service);
+    if let Err(error) = served.await {
+        tracing::debug!(%error, "connection ended");
+    }
+    if let Some(Halt::Violation(violation)) = halted.get() {
+        connection.violated(violation).await;
+    }
+}
+
+impl Connection {
+    /// Answers what the gate refused, records it, and closes.
+    async fn violated(&self, violation: Violation) {
+        let answer = {
+            let mut record = self.proxy.record(Some(self.caller));
+            record.outcome = record::Outcome::Refused;
+            record.reason = Some(violation.name());
+            let answer = respond(Cloud::Azure, &Outcome::Violation(violation));
+            record.status = answer.status;
+            answer
+        };
+        linger::refuse(self.socket.clone(), &answer.to_bytes()).await;
+    }
+
+    /// The process on this connection, attested at its first request.
+    pub(crate) async fn session(&self) -> Result<Rc<Session>, AskError> {
+        if let Some(session) = &*self.session.borrow() {
+            return Ok(Rc::clone(session));
+        }
+        let Proxy { sessions, seam, .. } = &*self.proxy;
+        let session = sessions.of(seam, self.socket.as_fd(), &self.caller).await?;
+        *self.session.borrow_mut() = Some(Rc::clone(&session));
+        Ok(session)
+    }
+
+    /// Where this connection came to, as `policy` sees it.
+    pub(crate) fn door(&self, policy: &Policy) -> Option<Door> {
+        let mut door = self.door.borrow_mut();
+        match *door {
+            Some((epoch, known)) if epoch == policy.epoch => known,
+            _ => {
+                let found = policy.door(&self.caller);
+                *door = Some((policy.epoch, found));
+                found
+            }
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! One request, from its checked head to its answer: the walk that every request on every connection takes. Each step may
+//! end it with a [`Failure`]; the table in core turns that into the response. Nothing is answered that is not recorded.
+
+use std::os::fd::AsFd;
+use std::rc::Rc;
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::{Request, Response};
+use imds_guard_core::decision::{Decision, DenyReason, Permit};
+use imds_guard_core::http::{HEADERS_LIMIT, RequestHead};
+use imds_guard_core::imds::{self, Arrival, Call, Malformed};
+use imds_guard_core::seam::Ask;
+
+use super::answer;
+use super::clock::unix_now;
+use super::connection::Connection;
+use super::failure::Failure;
+use super::policy::Policy;
+use super::record::Record;
+use super::reply::Reply;
+use super::sessions::{Session, Still};
+
+/// The caller's body did not come: the gate has closed and the connection answers instead of us.
+#[derive(Debug, thiserror::Error)]
+#[error("the request's body did not come")]
+pub(crate) struct Unfinished;
+
+/// Answers one request.
+pub(crate) async fn exchange(
+    on: &Rc<Connection>,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, Unfinished> {
+    let mut record = on.proxy.record(Some(on.caller));
+    let reply = match judged(on, request, &mut record).await {
+        Ok(reply) => reply,
+        Err(Failure::Body) => {
+            record.withdraw();
+            return Err(Unfinished);
+        }
+        Err(failure) => failure.reply(&mut record),
+    };
+    record.status = reply.status();
+    Ok(on.proxy.replies.response(reply))
+}
+
+async fn judged(
+    on: &Rc<Connection>,
+    request: Request<Incoming>,
+    record: &mut Record,
+) -> Result<Reply, Failure> {
+    let policy = on.proxy.policy();
+    let door = on.door(&policy).ok_or(Failure::NotServed)?;
+    let call = Rc::new(parse(&request, &door.arrival)?);
+    record.call = Some(Rc::clone(&call));
+    let session = on.session().await?;
+    still_there(on, &session).await?;
+    let permit = permitted(on, &session, &policy, &call)?;
+    record.permit = Some(permit.clone());
+    if permit.rests_on_executable() {
+        recheck(on).await?;
+    }
+    on.proxy.rates.take(&permit).map_err(Failure::Throttled)?;
+    let reply = answer::to(on, &policy, &permit, &call, request.into_body(), record).await?;
+    if reply.took_time() {
+        still_there(on, &session).await?;
+        still_permitted(on, &session, &policy, &call)?;
+    }
+    record.allowed();
+    Ok(reply)
+}
+
+/// The head as the dialect reads it: what hyper has parsed of the very bytes that the scanner passed.
+fn parse(request: &Request<Incoming>, arrival: &Arrival) -> Result<Call, Malformed> {
+    let mut headers = [("", &b""[..]); HEADERS_LIMIT];
+    let mut count = 0;
+    for ((name, value), slot) in request.headers().iter().zip(&mut headers) {
+        *slot = (name.as_str(), value.as_bytes());
+        count += 1;
+    }
+    let head = RequestHead {
+        method: request.method().as_str(),
+        target: request
+            .uri()
+            .path_and_query()
+            .map_or("", |target| target.as_str()),
+        headers: &headers[..count],
+    };
+    imds::parse(&head, arrival)
+}
+
+/// Whether the process that connected is still there and still who it was.
+async fn still_there(on: &Connection, session: &Session) -> Result<(), Failure> {
+    match session.still(&on.caller) {
+        Still::There => Ok(()),
+        Still::Gone | Still::Changed => Err(Failure::Unserved(DenyReason::CallerChanged)),
+        // A kernel before 6.13: the guard looks.
+        Still::Unknown => recheck(on).await,
+    }
+}
+
+/// Asks the guard whether the process is still what its record says, its executable included.
+async fn recheck(on: &Connection) -> Result<(), Failure> {
+    on.proxy
+        .seam
+        .ask(on.socket.as_fd(), |id| Ask::Recheck { id })
+        .await?;
+    Ok(())
+}
+
+fn permitted(
+    on: &Connection,
+    session: &Session,
+    policy: &Policy,
+    call: &Call,
+) -> Result<Permit, Failure> {
+    let door = on.door(policy).ok_or(Failure::NotServed)?;
+    let workload = session.workload(policy);
+    match policy
+        .set
+        .decide_at(door.mode, &workload, &call.request, unix_now())
+    {
+        Decision::Allow(permit) => Ok(permit),
+        Decision::Deny(denial) => Err(Failure::Denied(denial)),
+    }
+}
+
+/// While an answer was fetched the policy may have changed: then the new one decides whether it is given.
+fn still_permitted(
+    on: &Connection,
+    session: &Session,
+    asked_under: &Policy,
+    call: &Call,
+) -> Result<(), Failure> {
+    let current = on.proxy.policy();
+    if current.epoch != asked_under.epoch {
+        drop(permitted(on, session, &current, call)?);
+    }
+    Ok(())
+}

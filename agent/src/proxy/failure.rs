@@ -1,0 +1,151 @@
+//! Every way in which a request is not given what it asks for, and what becomes of each: an outcome for the caller, in
+//! core's table, and a word for the record. What failed inside is logged and never shown.
+
+use std::time::Duration;
+
+use imds_guard_core::decision::{Denial, DenyReason};
+use imds_guard_core::imds::Malformed;
+use imds_guard_core::imds::azure::instance::InstanceFault;
+use imds_guard_core::request::Cloud;
+use imds_guard_core::respond::{Outcome, respond};
+use imds_guard_core::seam::Refusal;
+
+use super::record::{self, Record};
+use super::reply::Reply;
+use super::seam::AskError;
+use crate::credentials;
+use crate::upstream::UpstreamError;
+
+/// Why not.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The request is none of its dialect.
+    Malformed(Malformed),
+    /// The caller is not known, or no longer who it was.
+    Unserved(DenyReason),
+    /// Policy said no.
+    Denied(Denial),
+    /// Over the rule's limit, for this long.
+    Throttled(Duration),
+    /// Allowed, and nothing here can answer it.
+    NotServed,
+    /// A leaf, asked for as JSON.
+    LeafNeedsText,
+    /// The guard did not help.
+    Guard(AskError),
+    /// The real service did not help.
+    Upstream(UpstreamError),
+    /// Audit records can't be written, so no credential is given.
+    Unaudited,
+    /// The caller's own body did not come.
+    Body,
+}
+
+impl Failure {
+    /// The response, and the record's words for it.
+    pub(crate) fn reply(self, record: &mut Record) -> Reply {
+        let (outcome, reason) = self.word();
+        record.outcome = outcome;
+        record.reason = reason;
+        let response = respond(Cloud::Azure, &self.outcome());
+        if let Self::Denied(denial) = self {
+            record.denial = Some(denial);
+        }
+        Reply::Table(response)
+    }
+
+    fn outcome(&self) -> Outcome<'_> {
+        match self {
+            Self::Malformed(malformed) => Outcome::Malformed(*malformed),
+            Self::Unserved(reason) => Outcome::Unserved(*reason),
+            Self::Denied(denial) => Outcome::Denied(denial),
+            Self::Throttled(wait) => Outcome::Throttled {
+                retry_after: u32::try_from(wait.as_secs())
+                    .map_or(u32::MAX, |s| s.saturating_add(1)),
+            },
+            Self::NotServed => Outcome::NotServed,
+            Self::LeafNeedsText => Outcome::LeafNeedsText,
+            Self::Guard(AskError::Busy) => Outcome::UpstreamSlow,
+            Self::Guard(AskError::Gone) => Outcome::UpstreamAway,
+            Self::Guard(_) | Self::Unaudited | Self::Body => Outcome::Internal,
+            Self::Upstream(error) => match error {
+                UpstreamError::Connect(..) => Outcome::UpstreamAway,
+                UpstreamError::Late => Outcome::UpstreamSlow,
+                UpstreamError::Mark(_) | UpstreamError::Request(_) => Outcome::Internal,
+                UpstreamError::Broken(_) | UpstreamError::Body(_) | UpstreamError::Redirect => {
+                    Outcome::UpstreamBroken
+                }
+            },
+        }
+    }
+
+    fn word(&self) -> (record::Outcome, Option<&'static str>) {
+        use record::Outcome as Word;
+        match self {
+            Self::Malformed(malformed) => (Word::Refused, Some(malformed.name())),
+            Self::Unserved(DenyReason::CallerChanged) => (Word::Denied, Some("caller_changed")),
+            Self::Unserved(DenyReason::Unattributed) => (Word::Denied, Some("unattributed")),
+            Self::Unserved(_) => (Word::Denied, Some("guard_denied")),
+            Self::Denied(_) => (Word::Denied, None),
+            Self::Throttled(_) => (Word::Throttled, Some("rate_limit")),
+            Self::NotServed => (Word::Failed, Some("not_served")),
+            Self::LeafNeedsText => (Word::Refused, Some("leaf_needs_text")),
+            Self::Guard(_) => (Word::Failed, Some("guard")),
+            Self::Upstream(_) => (Word::Failed, Some("upstream")),
+            Self::Unaudited => (Word::Failed, Some("unaudited")),
+            Self::Body => (Word::Aborted, Some("body")),
+        }
+    }
+}
+
+impl From<Malformed> for Failure {
+    fn from(malformed: Malformed) -> Self {
+        Self::Malformed(malformed)
+    }
+}
+
+impl From<InstanceFault> for Failure {
+    fn from(fault: InstanceFault) -> Self {
+        match fault {
+            InstanceFault::NotFound => Self::NotServed,
+            InstanceFault::LeafNeedsText => Self::LeafNeedsText,
+        }
+    }
+}
+
+impl From<AskError> for Failure {
+    fn from(error: AskError) -> Self {
+        match error {
+            AskError::Refused(Refusal::Unattributed) => Self::Unserved(DenyReason::Unattributed),
+            AskError::Refused(Refusal::CallerGone | Refusal::CallerChanged) => {
+                Self::Unserved(DenyReason::CallerChanged)
+            }
+            AskError::Refused(Refusal::Denied(reason)) => Self::Unserved(reason),
+            AskError::Refused(Refusal::Busy) => Self::Guard(AskError::Busy),
+            other => {
+                tracing::warn!(error = %other, "the guard did not answer as asked");
+                Self::Guard(other)
+            }
+        }
+    }
+}
+
+impl From<UpstreamError> for Failure {
+    fn from(error: UpstreamError) -> Self {
+        tracing::warn!(%error, "forward failed");
+        Self::Upstream(error)
+    }
+}
+
+/// What others who ask for the same credential would run into as well. A refusal is about one caller and never is.
+impl credentials::Failure for AskError {
+    fn is_general(&self) -> bool {
+        match self {
+            Self::Busy | Self::Gone => true,
+            Self::Refused(refusal) => {
+                matches!(refusal, Refusal::Busy | Refusal::NoKey | Refusal::Internal)
+            }
+            Self::Unsayable(_) | Self::Mismatch => false,
+        }
+    }
+}

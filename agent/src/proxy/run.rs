@@ -1,0 +1,256 @@
+//! The life of the process: welcome, sandbox, serving, end. Everything that needs a privilege or a new descriptor of a kind
+//! that the sandbox forbids happens before [`sandbox::enter`]; every byte of a stranger is read after it.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use imds_guard_core::seam::{Answer, WelcomeFd};
+use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, setsockopt, sockopt};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::{LocalSet, spawn_local};
+
+use super::clock::unix_now;
+use super::kernel::{Kernel, Maps};
+use super::policy::{Policy, PolicyError};
+use super::published::{self, Published};
+use super::sandbox::{self, SandboxError};
+use super::seam::{Broken, Reply, Seam, receive_blocking};
+use super::seats::Seats;
+use super::sink::Sink;
+use super::{Proxy, accept, connection, reply};
+use crate::credentials::Broker;
+use crate::sys::sockopt::netns_cookie;
+use crate::upstream::Upstream;
+
+/// Descriptors that are not connections: maps, listeners, pidfds come on top of what callers hold.
+const RESERVE: usize = 64;
+/// How long exchanges may go on when the seam is gone.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
+/// Why the proxy ended, or did not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum ProxyError {
+    /// No guard there.
+    #[error("can't reach the guard at {0}: {1}; is `imds-guard run` running?")]
+    Connect(String, #[source] Errno),
+    /// The seam broke, at the latest when the guard ended.
+    #[error(transparent)]
+    Seam(#[from] Broken),
+    /// The first messages were not the welcome and the policy, or a descriptor was missing.
+    #[error("the guard's welcome lacks {0}")]
+    Welcome(&'static str),
+    /// A policy that can't be served by.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// The sandbox.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    /// The runtime, a listener or a socket.
+    #[error("can't start serving: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+/// Connects to the guard's socket.
+///
+/// # Errors
+/// [`ProxyError::Connect`].
+pub fn connect(path: &Path) -> Result<OwnedFd, ProxyError> {
+    let attempt = || {
+        let socket = nix::sys::socket::socket(
+            AddressFamily::Unix,
+            SockType::SeqPacket,
+            SockFlag::SOCK_CLOEXEC,
+            None,
+        )?;
+        nix::sys::socket::connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+        Ok(socket)
+    };
+    attempt().map_err(|error| ProxyError::Connect(path.display().to_string(), error))
+}
+
+/// Serves on the guard's listeners until the seam breaks.
+///
+/// # Errors
+/// Always ends with one; [`Broken::Closed`] is the ordinary end.
+pub fn run(seam: OwnedFd) -> Result<(), ProxyError> {
+    let welcome = Welcome::receive(&seam)?;
+    raise_descriptor_limit();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()?;
+    sandbox::enter()?;
+    LocalSet::new().block_on(&runtime, async {
+        let (proxy, pushed) = welcome.into_proxy(seam)?;
+        serve(proxy, pushed).await
+    })
+}
+
+/// What came with the first two messages.
+struct Welcome {
+    listeners: Vec<std::net::TcpListener>,
+    issuer: Option<std::net::TcpListener>,
+    maps: Maps,
+    audit: OwnedFd,
+    policy: Policy,
+    netns_cookie: u64,
+}
+
+impl Welcome {
+    fn receive(seam: &OwnedFd) -> Result<Self, ProxyError> {
+        let first = receive_blocking(seam.as_fd())?;
+        let Answer::Welcome(named) = first.answer else {
+            return Err(ProxyError::Welcome("its first message"));
+        };
+        let (mut listeners, mut issuer) = (vec![], None);
+        let (mut records, mut upstream, mut audit) = (None, None, None);
+        for (what, fd) in named.fds.iter().zip(first.fds) {
+            match what {
+                WelcomeFd::Listener { .. } => listeners.push(fd.into()),
+                WelcomeFd::IssuerListener => issuer = Some(fd.into()),
+                WelcomeFd::AttributionMap => records = Some(fd),
+                WelcomeFd::UpstreamMap => upstream = Some(fd),
+                WelcomeFd::Audit => audit = Some(fd),
+            }
+        }
+        let second = receive_blocking(seam.as_fd())?;
+        let Answer::Policy(pushed) = second.answer else {
+            return Err(ProxyError::Welcome("its policy"));
+        };
+        Ok(Self {
+            listeners,
+            issuer,
+            maps: Maps::new(
+                records.ok_or(ProxyError::Welcome("the attribution map"))?,
+                upstream.ok_or(ProxyError::Welcome("the upstream map"))?,
+            ),
+            audit: audit.ok_or(ProxyError::Welcome("the audit descriptor"))?,
+            policy: Policy::receive(&pushed, second.fds, unix_now())?,
+            netns_cookie: netns_cookie(seam.as_fd())?,
+        })
+    }
+
+    fn into_proxy(self, seam: OwnedFd) -> Result<(Serving, Rc<Seam>), ProxyError> {
+        let seam = Seam::new(seam)?;
+        let most = self.policy.max_connections().min(descriptors());
+        let kernel: Rc<dyn Kernel> = Rc::new(self.maps);
+        let proxy = Proxy {
+            upstream: Upstream::new(Rc::clone(&kernel)),
+            kernel,
+            seam: Rc::clone(&seam),
+            policy: std::cell::RefCell::new(Rc::new(self.policy)),
+            sessions: Rc::default(),
+            // A quarter for each: it takes four identities to fill the room.
+            seats: Seats::new(most, most.div_ceil(4)),
+            rates: super::rates::Rates::default(),
+            broker: Broker::new(),
+            replies: reply::Replies::new(),
+            sink: Sink::new(self.audit),
+            netns_cookie: self.netns_cookie,
+        };
+        let serving = Serving {
+            proxy: Rc::new(proxy),
+            listeners: self
+                .listeners
+                .into_iter()
+                .map(listener)
+                .collect::<Result<_, _>>()?,
+            issuer: self.issuer.map(listener).transpose()?,
+        };
+        Ok((serving, seam))
+    }
+}
+
+/// Ready to serve.
+struct Serving {
+    proxy: Rc<Proxy>,
+    listeners: Vec<TcpListener>,
+    issuer: Option<TcpListener>,
+}
+
+fn listener(listener: std::net::TcpListener) -> Result<TcpListener, ProxyError> {
+    listener.set_nonblocking(true)?;
+    // Accepted sockets inherit it: one call here instead of one per connection.
+    setsockopt(&listener, sockopt::TcpNoDelay, &true).map_err(std::io::Error::from)?;
+    Ok(TcpListener::from_std(listener)?)
+}
+
+async fn serve(serving: Serving, seam: Rc<Seam>) -> Result<(), ProxyError> {
+    let Serving {
+        proxy,
+        listeners,
+        issuer,
+    } = serving;
+    let published = Rc::<Published>::default();
+    let mut accepting: Vec<_> = listeners
+        .into_iter()
+        .map(|listener| spawn_local(accept_from(Rc::clone(&proxy), listener)))
+        .collect();
+    if let Some(issuer) = issuer {
+        accepting.push(spawn_local(published::serve(Rc::clone(&published), issuer)));
+    }
+    spawn_local(Rc::clone(&proxy.sink).run());
+    let (pushing, mut pushed) = mpsc::unbounded_channel();
+    let broken = spawn_local(async move { seam.run(pushing).await });
+    let taken = async {
+        while let Some(push) = pushed.recv().await {
+            take(&proxy, &published, push)?;
+        }
+        Ok::<_, ProxyError>(())
+    }
+    .await;
+    for task in accepting {
+        task.abort();
+    }
+    tokio::time::sleep(if proxy.seats.are_free() {
+        Duration::ZERO
+    } else {
+        LAST_ANSWERS
+    })
+    .await;
+    proxy.sink.flush();
+    taken?;
+    Err(broken.await.map_or(Broken::Closed, |broken| broken).into())
+}
+
+async fn accept_from(proxy: Rc<Proxy>, listener: TcpListener) {
+    loop {
+        let stream = accept::next(&listener).await;
+        spawn_local(connection::serve(Rc::clone(&proxy), stream));
+    }
+}
+
+/// Takes what the guard pushed. A policy that we can't read ends the process: we must not go on by an old one.
+fn take(proxy: &Proxy, published: &Published, push: Reply) -> Result<(), ProxyError> {
+    match push.answer {
+        Answer::Policy(pushed) => {
+            proxy.replace_policy(Policy::receive(&pushed, push.fds, unix_now())?);
+        }
+        Answer::Issuer(issuer) => published.publish(&issuer),
+        _ => return Err(ProxyError::Welcome("its end: it came twice")),
+    }
+    Ok(())
+}
+
+/// As many descriptors as the hard limit allows. Where it can't be raised, there are fewer seats.
+fn raise_descriptor_limit() {
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    {
+        tracing::warn!(%error, "can't raise the limit of open files");
+    }
+}
+
+/// Connections for which there are descriptors: each may need one for itself and one for a new process or upstream.
+fn descriptors() -> usize {
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
+    usize::try_from(limit)
+        .unwrap_or(usize::MAX)
+        .saturating_sub(RESERVE)
+        / 2
+}
