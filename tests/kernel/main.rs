@@ -1,0 +1,6 @@
+//! Interception and attribution, on the real kernel through the loaded programs. Each negative has a positive twin.
+
+mod attribution;
+mod guarded;
+mod lifetime;
+mod steering;
