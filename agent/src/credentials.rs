@@ -110,9 +110,7 @@ impl<T: Credential, E: Failure> Broker<T, E> {
     ) -> Result<(Rc<T>, Via), E> {
         let asked = Instant::now();
         let slot = self.slot(key, now);
-        if !fresh
-            && let Some((credential, renew)) = slot.valid(now)
-        {
+        if !fresh && let Some((credential, renew)) = slot.valid(now) {
             // Ahead of its end one caller renews, the others go on with what there is.
             let Some(_flight) = renew.then(|| slot.flight.try_lock().ok()).flatten() else {
                 return Ok((credential, Via::Cache));

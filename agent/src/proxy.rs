@@ -1,6 +1,80 @@
-//! The unprivileged process.
+//! The unprivileged process: accepts, parses, decides, answers. It reads strangers' bytes, so it holds nothing worth taking:
+//! no capability, no file, no key; see [`sandbox`]. What it knows of a caller is the kernel's record of the accepted socket
+//! and what the guard says about that very socket; what it serves by is the policy that the guard pushed.
+//!
+//! In reading order: [`run`] and [`accept`]; [`connection`], its [`gate`], and the walk of a request in [`exchange`]; the
+//! [`answer`] and, in the crate's root, `credentials` and `upstream`; who a caller is ([`kernel`], [`sessions`], [`seam`]);
+//! what is kept about everyone ([`seats`], [`rates`], [`sink`], [`record`]).
+//!
+//! Invariants: one thread; no file is opened and no name resolved; nothing is answered without a record; the seam's end is
+//! this process's end.
+
+mod accept;
+mod answer;
+mod clock;
+mod connection;
+mod exchange;
+mod failure;
 mod gate;
+pub(crate) mod kernel;
 mod linger;
+mod policy;
+mod published;
 mod rates;
+mod ready;
+mod record;
+mod reply;
+mod run;
+mod sandbox;
+mod seam;
 mod seats;
+mod sessions;
 mod sink;
+mod socket;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use imds_guard_ebpf::CallerRecord;
+
+pub use run::{ProxyError, connect, run};
+
+use crate::credentials::Broker;
+use crate::upstream::Upstream;
+
+/// Everything that connections share. One per process, on one thread.
+#[derive(Debug)]
+pub(crate) struct Proxy {
+    kernel: Rc<dyn kernel::Kernel>,
+    seam: Rc<seam::Seam>,
+    policy: RefCell<Rc<policy::Policy>>,
+    sessions: Rc<sessions::Sessions>,
+    seats: Rc<seats::Seats>,
+    rates: rates::Rates,
+    broker: Broker<answer::Token, seam::AskError>,
+    upstream: Upstream,
+    replies: reply::Replies,
+    sink: Rc<sink::Sink>,
+    netns_cookie: u64,
+}
+
+impl Proxy {
+    /// The policy of this moment. An exchange keeps the one that it began with.
+    fn policy(&self) -> Rc<policy::Policy> {
+        Rc::clone(&self.policy.borrow())
+    }
+
+    /// Serves by another policy from now on: live connections are judged by it at their next request, and nothing that was
+    /// fetched under the old one is served.
+    fn replace_policy(&self, policy: policy::Policy) {
+        tracing::info!(epoch = policy.epoch, "serving by a new policy");
+        *self.policy.borrow_mut() = Rc::new(policy);
+        self.sessions.clear();
+        self.broker.clear();
+        self.rates.clear();
+    }
+
+    fn record(&self, caller: Option<CallerRecord>) -> record::Record {
+        record::Record::begin(&self.sink, caller, self.policy.borrow().epoch)
+    }
+}

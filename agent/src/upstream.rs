@@ -2,25 +2,29 @@
 //! without a [`Permit`]. The request that leaves is the one that core rebuilt, never the caller's bytes; redirects are
 //! answers like any other and never followed; the answer's body is bounded.
 //!
-//! Each socket is marked in the kernel before it connects ([`Mark`]): that mark, and nothing else, lets it through our
+//! Each socket is marked in the kernel before it connects ([`Kernel::mark_upstream`]): that mark, and nothing else, lets it through our
 //! own interception.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
+use hyper::header::HeaderValue;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use imds_guard_core::decision::Permit;
+use imds_guard_core::imds::Rebuilt;
 use tokio::net::TcpSocket;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::timeout;
+
+use crate::proxy::kernel::Kernel;
 
 /// The longest an upstream may take to accept a connection. It is on this host or one hop away.
 pub(crate) const CONNECT: Duration = Duration::from_millis(500);
@@ -51,15 +55,12 @@ pub(crate) enum UpstreamError {
     /// Its answer is longer than [`BODY_BYTES`].
     #[error("the metadata service's answer is too long or broke off: {0}")]
     Body(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// It sent the caller somewhere else. Nobody goes there.
+    #[error("the metadata service answered with a redirect")]
+    Redirect,
     /// Core rebuilt something that is no request. A bug, refused rather than sent.
     #[error("not a request: {0}")]
     Request(#[source] hyper::http::Error),
-}
-
-/// Exempts a socket from our own interception, for one endpoint. The real one writes the kernel's marker map.
-pub(crate) trait Mark {
-    /// Marks `socket`, before it connects to the endpoint.
-    fn mark(&self, socket: BorrowedFd<'_>, endpoint: Endpoint) -> io::Result<()>;
 }
 
 /// A metadata service: its address and the number under which the kernel knows it.
@@ -71,25 +72,12 @@ pub(crate) struct Endpoint {
     pub(crate) id: u32,
 }
 
-/// What is sent: rebuilt from the parsed form.
-#[derive(Debug, Clone)]
-pub(crate) struct Outbound {
-    /// `GET`, `POST` or `PUT`.
-    pub(crate) method: Method,
-    /// Origin form, rebuilt.
-    pub(crate) target: String,
-    /// `Host` and whatever core says that the dialect needs. Never the caller's own set.
-    pub(crate) headers: Vec<(&'static str, String)>,
-    /// What the caller sent, where the dialect has bodies.
-    pub(crate) body: Bytes,
-}
-
 /// What came back: hop-by-hop headers removed, body complete.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
-    pub(crate) content_type: Option<Vec<u8>>,
-    pub(crate) retry_after: Option<Vec<u8>>,
+    pub(crate) content_type: Option<HeaderValue>,
+    pub(crate) retry_after: Option<HeaderValue>,
     pub(crate) body: Bytes,
 }
 
@@ -97,18 +85,18 @@ type Line = SendRequest<Full<Bytes>>;
 
 /// Kept-alive connections to the real services.
 #[derive(Debug)]
-pub(crate) struct Upstream<M> {
-    mark: M,
+pub(crate) struct Upstream {
+    kernel: Rc<dyn Kernel>,
     idle: RefCell<HashMap<Endpoint, Vec<Line>>>,
 }
 
-impl<M: Mark> Upstream<M> {
+impl Upstream {
     /// An empty pool.
-    pub(crate) fn new(mark: M) -> Rc<Self> {
-        Rc::new(Self {
-            mark,
+    pub(crate) fn new(kernel: Rc<dyn Kernel>) -> Self {
+        Self {
+            kernel,
             idle: RefCell::default(),
-        })
+        }
     }
 
     /// Sends one request within `budget`. `_permit` is the proof that policy allows it.
@@ -116,11 +104,12 @@ impl<M: Mark> Upstream<M> {
         &self,
         _permit: &Permit,
         endpoint: Endpoint,
-        request: &Outbound,
+        rebuilt: &Rebuilt,
+        body: Bytes,
         budget: Duration,
     ) -> Result<Answer, UpstreamError> {
-        let until = Instant::now() + budget;
-        timeout_at(until, self.attempt(endpoint, request))
+        let request = outbound(endpoint, rebuilt, body)?;
+        timeout(budget, self.attempt(endpoint, request))
             .await
             .map_err(|_| UpstreamError::Late)?
     }
@@ -130,12 +119,12 @@ impl<M: Mark> Upstream<M> {
     async fn attempt(
         &self,
         endpoint: Endpoint,
-        request: &Outbound,
+        request: Request<Full<Bytes>>,
     ) -> Result<Answer, UpstreamError> {
         if let Some(mut line) = self.kept(endpoint) {
-            match line.send_request(rebuild(request)?).await {
+            match line.send_request(request.clone()).await {
                 Ok(response) => return self.finish(endpoint, line, response).await,
-                Err(error) if request.method != Method::GET || !is_stale(&error) => {
+                Err(error) if request.method() != Method::GET || !is_stale(&error) => {
                     return Err(UpstreamError::Broken(error));
                 }
                 Err(_) => self.forget(endpoint),
@@ -143,7 +132,7 @@ impl<M: Mark> Upstream<M> {
         }
         let mut line = self.dial(endpoint).await?;
         let response = line
-            .send_request(rebuild(request)?)
+            .send_request(request)
             .await
             .map_err(UpstreamError::Broken)?;
         self.finish(endpoint, line, response).await
@@ -168,8 +157,8 @@ impl<M: Mark> Upstream<M> {
         }
         .map_err(refused)?;
         socket.set_nodelay(true).map_err(refused)?;
-        self.mark
-            .mark(socket.as_fd(), endpoint)
+        self.kernel
+            .mark_upstream(socket.as_fd(), endpoint.id)
             .map_err(UpstreamError::Mark)?;
         let stream = timeout(CONNECT, socket.connect(endpoint.address))
             .await
@@ -192,17 +181,16 @@ impl<M: Mark> Upstream<M> {
         response: Response<Incoming>,
     ) -> Result<Answer, UpstreamError> {
         let (head, body) = response.into_parts();
+        if head.status.is_redirection() {
+            return Err(UpstreamError::Redirect);
+        }
         let body = Limited::new(body, BODY_BYTES)
             .collect()
             .await
             .map_err(UpstreamError::Body)?
             .to_bytes();
         self.keep(endpoint, line).await;
-        let header = |name| {
-            head.headers
-                .get(name)
-                .map(|value| value.as_bytes().to_vec())
-        };
+        let header = |name| head.headers.get(name).cloned();
         Ok(Answer {
             status: head.status,
             content_type: header(hyper::header::CONTENT_TYPE),
@@ -242,14 +230,30 @@ fn is_reset(error: &hyper::Error) -> bool {
         })
 }
 
-fn rebuild(request: &Outbound) -> Result<Request<Full<Bytes>>, UpstreamError> {
-    let mut builder = Request::builder()
-        .method(request.method.clone())
-        .uri(request.target.as_str());
-    for (name, value) in &request.headers {
-        builder = builder.header(*name, value);
+/// The rebuilt request with the headers that only the sender knows. No `Via`, no `Forwarded`: the real services refuse them.
+fn outbound(
+    endpoint: Endpoint,
+    rebuilt: &Rebuilt,
+    body: Bytes,
+) -> Result<Request<Full<Bytes>>, UpstreamError> {
+    let host = match endpoint.address.port() {
+        80 => match endpoint.address {
+            SocketAddr::V4(v4) => v4.ip().to_string(),
+            SocketAddr::V6(v6) => format!("[{}]", v6.ip()),
+        },
+        _ => endpoint.address.to_string(),
+    };
+    let mut request = Request::builder()
+        .method(rebuilt.method)
+        .uri(rebuilt.target.as_str())
+        .header(hyper::header::HOST, host);
+    for (name, value) in &rebuilt.headers {
+        request = request.header(name.as_str(), value.as_str());
     }
-    builder
-        .body(Full::new(request.body.clone()))
+    request
+        .body(Full::new(body))
         .map_err(UpstreamError::Request)
 }
+
+#[cfg(test)]
+mod tests;

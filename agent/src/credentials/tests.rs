@@ -70,7 +70,13 @@ fn key(workload: &str, epoch: u64) -> Key {
 
 type Brokered = Broker<Token, Fails>;
 
-async fn get(broker: &Brokered, source: &Source, key: Key, fresh: bool, now: i64) -> Result<u32, Fails> {
+async fn get(
+    broker: &Brokered,
+    source: &Source,
+    key: Key,
+    fresh: bool,
+    now: i64,
+) -> Result<u32, Fails> {
     broker
         .get(key, fresh, now, async || source.fetch(now).await)
         .await
@@ -126,9 +132,14 @@ async fn insisting_at_the_same_time_is_one_fetch_later_than_the_ask() {
 #[tokio::test(start_paused = true)]
 async fn it_is_renewed_ahead_of_its_end_and_served_stale_only_while_valid() {
     let (broker, source) = (Brokered::new(), Source::default());
-    get(&broker, &source, key("a", 1), false, NOW).await.unwrap();
+    get(&broker, &source, key("a", 1), false, NOW)
+        .await
+        .unwrap();
     let early = NOW + HOUR * 65 / 100;
-    assert_eq!(get(&broker, &source, key("a", 1), false, early).await, Ok(1));
+    assert_eq!(
+        get(&broker, &source, key("a", 1), false, early).await,
+        Ok(1)
+    );
     let late = NOW + HOUR * 85 / 100;
     source.fails.set(Some(Fails::Down));
     assert_eq!(get(&broker, &source, key("a", 1), false, late).await, Ok(1));
@@ -140,7 +151,11 @@ async fn it_is_renewed_ahead_of_its_end_and_served_stale_only_while_valid() {
     );
     source.fails.set(None);
     tokio::time::sleep(FAILURE_KEPT).await;
-    assert!(get(&broker, &source, key("a", 1), false, NOW + HOUR).await.is_ok());
+    assert!(
+        get(&broker, &source, key("a", 1), false, NOW + HOUR)
+            .await
+            .is_ok()
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -148,12 +163,18 @@ async fn a_refusal_is_never_kept_and_another_failure_briefly() {
     let (broker, source) = (Brokered::new(), Source::default());
     source.fails.set(Some(Fails::Refused));
     for fetched in 1..=3 {
-        assert_eq!(get(&broker, &source, key("a", 1), false, NOW).await, Err(Fails::Refused));
+        assert_eq!(
+            get(&broker, &source, key("a", 1), false, NOW).await,
+            Err(Fails::Refused)
+        );
         assert_eq!(source.fetched.get(), fetched);
     }
     source.fails.set(Some(Fails::Down));
     for _ in 0..3 {
-        assert_eq!(get(&broker, &source, key("a", 1), false, NOW).await, Err(Fails::Down));
+        assert_eq!(
+            get(&broker, &source, key("a", 1), false, NOW).await,
+            Err(Fails::Down)
+        );
         assert_eq!(source.fetched.get(), 4);
     }
     tokio::time::sleep(FAILURE_KEPT).await;
@@ -177,9 +198,13 @@ async fn one_that_leaves_in_mid_flight_leaves_the_flight_to_the_next() {
 async fn what_is_kept_is_bounded() {
     let (broker, source) = (Brokered::new(), Source::default());
     for n in 0..KEPT + 10 {
-        get(&broker, &source, key(&n.to_string(), 1), false, NOW).await.unwrap();
+        get(&broker, &source, key(&n.to_string(), 1), false, NOW)
+            .await
+            .unwrap();
     }
     assert_eq!(broker.slots.borrow().len(), KEPT);
-    get(&broker, &source, key("late", 1), false, NOW + 2 * HOUR).await.unwrap();
+    get(&broker, &source, key("late", 1), false, NOW + 2 * HOUR)
+        .await
+        .unwrap();
     assert_eq!(broker.slots.borrow().len(), 1, "what has ended makes room");
 }

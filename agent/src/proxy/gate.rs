@@ -113,11 +113,6 @@ impl<S> Gate<S> {
         (gate, halted)
     }
 
-    /// The socket, to refuse on.
-    pub(crate) fn into_socket(self) -> S {
-        self.socket
-    }
-
     fn available(&self) -> &[u8] {
         &self.held[self.start..]
     }
@@ -296,7 +291,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gate<S> {
         Pin::new(&mut self.get_mut().socket).poll_flush(cx)
     }
 
+    /// Does nothing where a refusal is owed: hyper has seen the end of the stream and is done, the connection is not.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(Halt::Violation(_)) = self.halted.get() {
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.get_mut().socket).poll_shutdown(cx)
     }
 }

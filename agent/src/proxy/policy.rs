@@ -10,6 +10,7 @@ use imds_guard_core::policy::{self, Mode, PolicySet, Settings};
 use imds_guard_core::seam::{self, POLICY_LIMIT, PolicyFiles, SeamError};
 use imds_guard_ebpf::CallerRecord;
 
+use super::ready::Ready;
 use crate::sys::memfd;
 
 /// Why a pushed policy can't be served by.
@@ -36,6 +37,8 @@ pub(crate) struct Policy {
     pub(crate) epoch: u64,
     /// What decides.
     pub(crate) set: PolicySet,
+    /// What was rendered of its documents.
+    pub(crate) ready: Ready,
     settings: Settings,
     guarded: Vec<Guarded>,
 }
@@ -63,6 +66,7 @@ impl Policy {
         Ok(Self {
             epoch: pushed.epoch,
             set: compiled.policy,
+            ready: Ready::default(),
             guarded: compiled.settings.guarded(),
             settings: compiled.settings,
         })

@@ -17,7 +17,7 @@ use crate::sys::privilege;
 pub enum SandboxError {
     /// A privilege that could not be given up.
     #[error(transparent)]
-    Privilege(#[from] privilege::Error),
+    Privilege(#[from] privilege::DropError),
     /// A capability set could not be read.
     #[error("can't read our own capabilities: {0}")]
     Unreadable(#[source] caps::errors::CapsError),
@@ -56,8 +56,7 @@ pub(crate) fn enter() -> Result<(), SandboxError> {
 }
 
 fn filter(otherwise: SeccompAction) -> Result<BpfProgram, BackendError> {
-    let mut rules: BTreeMap<i64, Vec<Rule>> =
-        FREE.iter().map(|call| (*call, Vec::new())).collect();
+    let mut rules: BTreeMap<i64, Vec<Rule>> = FREE.iter().map(|call| (*call, Vec::new())).collect();
     rules.extend(narrow()?);
     let arch = std::env::consts::ARCH.try_into()?;
     SeccompFilter::new(rules, otherwise, SeccompAction::Allow, arch)?.try_into()
@@ -125,7 +124,9 @@ const FIONBIO: u64 = 0x5421;
 
 /// Calls that are allowed with some arguments only.
 fn narrow() -> Result<Vec<(i64, Vec<Rule>)>, BackendError> {
-    let families = [libc::AF_INET, libc::AF_INET6].map(i64::from).map(i64::cast_unsigned);
+    let families = [libc::AF_INET, libc::AF_INET6]
+        .map(i64::from)
+        .map(i64::cast_unsigned);
     let fcntls = [
         libc::F_GETFL,
         libc::F_SETFL,

@@ -79,8 +79,13 @@ impl Seam {
         let flags = nix::fcntl::fcntl(&socket, nix::fcntl::FcntlArg::F_GETFL)?;
         let flags = nix::fcntl::OFlag::from_bits_retain(flags) | nix::fcntl::OFlag::O_NONBLOCK;
         nix::fcntl::fcntl(&socket, nix::fcntl::FcntlArg::F_SETFL(flags))?;
+        #[expect(
+            deprecated,
+            reason = "unsound only for types that change their descriptor; an OwnedFd keeps its own for life"
+        )]
+        let socket = AsyncFd::new(socket)?;
         Ok(Rc::new(Self {
-            socket: AsyncFd::new(socket)?,
+            socket,
             waiting: RefCell::default(),
             next: Cell::new(1),
         }))
@@ -101,7 +106,9 @@ impl Seam {
         self.waiting.borrow_mut().insert(id, sender);
         let _forget = Forget { seam: self, id };
         let exchange = async {
-            self.send(&packet, socket).await.map_err(|_| AskError::Gone)?;
+            self.send(&packet, socket)
+                .await
+                .map_err(|_| AskError::Gone)?;
             answered.await.map_err(|_| AskError::Gone)
         };
         let reply = tokio::time::timeout(PATIENCE, exchange)

@@ -44,6 +44,16 @@ pub(crate) struct Seat {
     holder: Holder,
 }
 
+impl Full {
+    /// As the audit record says it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Room => "connections",
+            Self::Identity => "connections_of_caller",
+        }
+    }
+}
+
 impl Seats {
     /// A room with `limit_all` seats, of which one identity gets at most `limit_each`.
     pub(crate) fn new(limit_all: usize, limit_each: usize) -> Rc<Self> {
@@ -53,6 +63,11 @@ impl Seats {
             limit_each,
             taken: RefCell::default(),
         })
+    }
+
+    /// Whether nobody holds one.
+    pub(crate) fn are_free(&self) -> bool {
+        self.all.get() == 0
     }
 
     /// Takes a seat.

@@ -58,8 +58,6 @@ impl Key {
 /// One attested process.
 #[derive(Debug)]
 pub(crate) struct Session {
-    /// Which process.
-    pub(crate) process: Process,
     selectors: Selectors,
     pidfd: Rc<PidFd>,
     judged: RefCell<Option<(u64, Rc<Workload>)>>,
@@ -181,13 +179,9 @@ impl Sessions {
         }
         self.attested.set(self.attested.get() + 1);
         let pidfd = Rc::new(pidfd);
-        let watch = tokio::task::spawn_local(forget_at_exit(
-            Rc::downgrade(self),
-            key,
-            Rc::clone(&pidfd),
-        ));
+        let watch =
+            tokio::task::spawn_local(forget_at_exit(Rc::downgrade(self), key, Rc::clone(&pidfd)));
         Ok(Rc::new(Session {
-            process,
             selectors,
             pidfd,
             judged: RefCell::default(),
@@ -198,7 +192,9 @@ impl Sessions {
     /// Forgets everyone: what the guard finds out about a process may rest on the configuration that has just changed.
     /// Live connections keep their sessions and are judged by the new policy.
     pub(crate) fn clear(&self) {
-        self.slots.borrow_mut().retain(|_, slot| !slot.initialized());
+        self.slots
+            .borrow_mut()
+            .retain(|_, slot| !slot.initialized());
     }
 
     /// How many processes were attested so far.
@@ -231,7 +227,12 @@ fn attested(reply: Reply) -> Result<(Process, Selectors, PidFd), AskError> {
 
 /// Waits for the end of a process and drops what is known of it.
 async fn forget_at_exit(sessions: Weak<Sessions>, key: Key, pidfd: Rc<PidFd>) {
-    let Ok(exit) = AsyncFd::with_interest(pidfd, Interest::READABLE) else {
+    #[expect(
+        deprecated,
+        reason = "unsound only for types that change their descriptor; a PidFd keeps its own for life"
+    )]
+    let watched = AsyncFd::with_interest(pidfd, Interest::READABLE);
+    let Ok(exit) = watched else {
         // Not watched, so not kept: the next connection asks again. Live ones still check at each request.
         if let Some(sessions) = sessions.upgrade() {
             sessions.slots.borrow_mut().remove(&key);

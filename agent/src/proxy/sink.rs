@@ -46,6 +46,7 @@ impl Sink {
     }
 
     /// Records lost since the start, all of them while [`Sink::takes_records`] was false.
+    #[cfg(test)]
     pub(crate) fn lost(&self) -> u64 {
         self.lost.get()
     }

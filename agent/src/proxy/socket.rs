@@ -20,6 +20,11 @@ impl Socket {
         Self(Rc::new(stream))
     }
 
+    /// Writes what fits now.
+    pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.try_write(bytes)
+    }
+
     fn poll_write_with(
         &self,
         cx: &mut Context<'_>,
