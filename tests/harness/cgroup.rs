@@ -23,29 +23,18 @@ impl Cgroup {
     /// # Errors
     /// When there is no cgroup v2 hierarchy, or it isn't mounted where we can see our own place in it.
     pub fn own() -> Result<PathBuf> {
-        let mounts = fs::read_to_string("/proc/self/mountinfo").context("/proc/self/mountinfo")?;
         let cgroups = fs::read_to_string("/proc/self/cgroup").context("/proc/self/cgroup")?;
         let ours = cgroups
             .lines()
             .find_map(|line| line.strip_prefix("0::"))
             .context("no cgroup v2 in /proc/self/cgroup")?;
-        for mount in mounts.lines() {
-            let Some((fields, kind)) = mount.split_once(" - ") else {
-                continue;
-            };
-            if !kind.starts_with("cgroup2 ") {
-                continue;
-            }
-            let mut fields = fields.split(' ').skip(3);
-            let (Some(root), Some(point)) = (fields.next(), fields.next()) else {
-                continue;
-            };
+        for (root, point) in mounts()? {
             // The mount may show only a part of the hierarchy: that part's name comes off ours.
             if let Ok(rest) = Path::new(ours).strip_prefix(root) {
-                return Ok(Path::new(point).join(rest));
+                return Ok(point.join(rest));
             }
         }
-        bail!("cgroup v2 isn't mounted: mount -t cgroup2 cgroup2 /sys/fs/cgroup")
+        bail!(NOT_MOUNTED)
     }
 
     /// A new child of our own cgroup, for `label`.
@@ -86,6 +75,27 @@ impl Drop for Cgroup {
             ));
         }
     }
+}
+
+const NOT_MOUNTED: &str = "cgroup v2 isn't mounted: mount -t cgroup2 cgroup2 /sys/fs/cgroup";
+
+/// The first cgroup v2 mount.
+pub(crate) fn mount_point() -> Result<PathBuf> {
+    let first = mounts()?.into_iter().next();
+    first.map(|(_, point)| point).context(NOT_MOUNTED)
+}
+
+/// Each cgroup v2 mount: the part of the hierarchy that it shows, and where.
+fn mounts() -> Result<Vec<(PathBuf, PathBuf)>> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").context("/proc/self/mountinfo")?;
+    let of_line = |line: &str| {
+        let (fields, kind) = line.split_once(" - ")?;
+        let mut fields = fields.split(' ').skip(3);
+        let (root, point) = (fields.next()?, fields.next()?);
+        kind.starts_with("cgroup2 ")
+            .then(|| (root.into(), point.into()))
+    };
+    Ok(mounts.lines().filter_map(of_line).collect())
 }
 
 #[expect(

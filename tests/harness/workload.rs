@@ -57,6 +57,12 @@ impl<'w> Workload<'w> {
         }
     }
 
+    /// Its uid and gid.
+    #[must_use]
+    pub fn ids(&self) -> (u32, u32) {
+        (self.uid, self.gid)
+    }
+
     /// The cgroup's directory.
     ///
     /// # Errors

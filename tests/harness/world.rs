@@ -47,6 +47,16 @@ impl World {
         self.cgroup.path()
     }
 
+    /// The same as policies name it in `cgroup:path`: below the cgroup v2 mount, beginning with a slash.
+    ///
+    /// # Errors
+    /// When the hierarchy is no longer mounted.
+    pub fn cgroup_name(&self) -> Result<String> {
+        let mount = crate::cgroup::mount_point()?;
+        let below = self.cgroup.path().strip_prefix(&mount)?;
+        Ok(format!("/{}", below.display()))
+    }
+
     /// A cgroup below the world's, made when it isn't there.
     ///
     /// # Errors

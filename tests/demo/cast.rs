@@ -1,0 +1,111 @@
+//! Who takes part: the programs of the story, each with a uid, a gid and a cgroup of its own, and the policy about them.
+//!
+//! Owns the numbers that `policy.toml` speaks of. Uids lie beyond those of people and services, so that a machine's own
+//! users are nobody here.
+
+use anyhow::Result;
+use imds_guard_tests::{Workload, World};
+
+/// Key Vault's resource, as SDKs name it.
+pub(crate) const VAULT: &str = "https://vault.azure.net";
+/// Storage's.
+pub(crate) const STORAGE: &str = "https://storage.azure.com";
+/// Azure Resource Manager's: nobody here may have it.
+pub(crate) const ARM: &str = "https://management.azure.com";
+/// The `iss` of each token, and where its keys are published.
+pub(crate) const ISSUER: &str = "http://127.0.0.1:8787";
+/// The identity that billing's tokens are of.
+pub(crate) const BILLING_CLIENT_ID: &str = "5f3a9f5e-1111-4222-8333-944455556666";
+
+/// The policy for this world: the file, with the place of the world's cgroup put in.
+pub(crate) fn policy(world: &World) -> Result<String> {
+    Ok(policy_for(&world.cgroup_name()?))
+}
+
+fn policy_for(cgroup: &str) -> String {
+    include_str!("policy.toml").replace("cgroup:path:/WORLD/", &format!("cgroup:path:{cgroup}/"))
+}
+
+/// The programs.
+#[derive(Debug)]
+pub(crate) struct Cast<'w> {
+    /// May have Key Vault's token.
+    pub(crate) billing: Workload<'w>,
+    /// May have Storage's token.
+    pub(crate) backup: Workload<'w>,
+    /// May read where it runs.
+    pub(crate) web: Workload<'w>,
+    /// Isn't named in the policy.
+    pub(crate) neighbour: Workload<'w>,
+    /// Stands for Key Vault: it checks tokens, and asks for none.
+    pub(crate) vault: Workload<'w>,
+}
+
+impl<'w> Cast<'w> {
+    /// All of them, in this world.
+    pub(crate) fn of(world: &'w World) -> Self {
+        let one = |name: &str, uid: u32| {
+            let cgroup = format!("system.slice/{name}.service");
+            world
+                .workload(name)
+                .uid(uid)
+                .gid(uid + 1000)
+                .in_cgroup(&cgroup)
+        };
+        Self {
+            billing: one("billing", 61011),
+            backup: one("backup", 61012),
+            web: one("web", 61013),
+            neighbour: one("neighbour", 61014),
+            vault: one("key-vault", 61015),
+        }
+    }
+
+    /// Each with the name that a person calls it by, and what the policy says of it.
+    pub(crate) fn all(&self) -> [(&'static str, &Workload<'w>, &'static str); 4] {
+        [
+            (
+                "billing",
+                &self.billing,
+                "may have Key Vault's token, as the identity `billing`",
+            ),
+            (
+                "backup",
+                &self.backup,
+                "may have Storage's token, as the identity `backup`",
+            ),
+            (
+                "web",
+                &self.web,
+                "may read /metadata/instance, and gets no token",
+            ),
+            ("neighbour", &self.neighbour, "isn't named in the policy"),
+        ]
+    }
+}
+
+/// The target of a token request, as an SDK writes it.
+pub(crate) fn token_of(resource: &str) -> String {
+    format!("/metadata/identity/oauth2/token?api-version=2018-02-01&resource={resource}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use imds_guard_core::policy::{Source, compile};
+
+    #[test]
+    fn the_policy_compiles_without_a_warning() {
+        for cgroup in [
+            "/WORLD",
+            "/user.slice/session-1.scope/imds-guard-test.1.demo",
+        ] {
+            let source = Source {
+                name: "policy.toml".into(),
+                text: policy_for(cgroup).into(),
+            };
+            let compiled = compile(&[source], "host", 0).unwrap();
+            assert!(compiled.warnings.all.is_empty(), "{:?}", compiled.warnings);
+        }
+    }
+}
