@@ -10,6 +10,7 @@
 
 mod ci;
 mod debian;
+mod demo;
 mod deny;
 mod ebpf;
 mod lack;
@@ -46,6 +47,13 @@ enum Verb {
     Setup(setup::Options),
     /// Build the kernel programs into target/ebpf/imds-guard-ebpf.o (skipped when nothing changed).
     Ebpf(ebpf::Options),
+    /// See it work: the main job, step by step, with the unmodified azure-identity. Root; installs what is missing.
+    ///
+    /// Everything plays in a network namespace without a way out and in a cgroup of its own. Exits 1 when a step goes
+    /// otherwise, 3 when the machine lacks something.
+    Demo,
+    /// Try it: the agent in the foreground, from source, in a world that you can enter from another terminal. Root.
+    Run(demo::Run),
     /// Run the tests, tier by tier; names what can't run here (and fails for it where CI=true).
     ///
     /// The closing line sums all runners up: `N passed, N failed`.
@@ -60,6 +68,8 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().verb {
         Verb::Setup(options) => setup::run(&options),
         Verb::Ebpf(options) => ebpf::run(&options),
+        Verb::Demo => demo::demo(),
+        Verb::Run(options) => demo::run(&options),
         Verb::Test(options) => test::run(&options),
         Verb::Ci => ci::run(),
         Verb::Tidy => tidy::run(),

@@ -37,23 +37,33 @@ pub(crate) fn ensure() -> Result<()> {
     println!("  python: azure-identity and PyJWT into target/venv (about 20 s)");
     let venv = workspace::target().join("venv");
     process::run(process::command(python, &["-m", "venv", "--clear"])?.arg(&venv))?;
+    install()?;
+    std::fs::write(stamp(), wanted).context("could not write into target/venv")
+}
+
+fn install() -> Result<()> {
     let pip = interpreter();
     let pip = pip.to_str().context("the work tree's path isn't UTF-8")?;
-    process::run(
-        process::command(
-            pip,
-            &[
-                "-m",
-                "pip",
-                "install",
-                "--quiet",
-                "--disable-pip-version-check",
-                "--only-binary",
-                ":all:",
-                "-r",
-            ],
-        )?
-        .arg(requirements()),
+    let mut command = process::command(
+        pip,
+        &[
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--only-binary",
+            ":all:",
+            "-r",
+        ],
     )?;
-    std::fs::write(stamp(), wanted).context("could not write into target/venv")
+    process::run(command.arg(requirements())).map_err(|error| {
+        Lack::error(
+            format!("the pinned Python packages could not be installed: {error}"),
+            format!(
+                "  let pip reach a package index (PIP_INDEX_URL, or index-url in pip.conf), then again:\n  {}",
+                process::shown(&command)
+            ),
+        )
+    })
 }

@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use clap::Args;
 use std::time::Instant;
 
-#[derive(Args)]
+#[derive(Args, Default)]
 pub(crate) struct Options {
     /// Only what compiling the kernel programs and the agent takes.
     #[arg(long)]
