@@ -33,6 +33,7 @@ mod sink;
 mod socket;
 
 use std::cell::RefCell;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use imds_guard_ebpf::CallerRecord;
@@ -59,6 +60,32 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
+    /// What is shared, before anyone has called. At most `most` connections are served at once, whatever the policy says.
+    fn new(
+        kernel: Rc<dyn kernel::Kernel>,
+        seam: Rc<seam::Seam>,
+        policy: policy::Policy,
+        audit: OwnedFd,
+        netns_cookie: u64,
+        most: usize,
+    ) -> Rc<Self> {
+        let most = policy.max_connections().min(most);
+        Rc::new(Self {
+            upstream: Upstream::new(Rc::clone(&kernel)),
+            kernel,
+            seam,
+            policy: RefCell::new(Rc::new(policy)),
+            sessions: Rc::default(),
+            // A quarter for each: it takes four identities to fill the room.
+            seats: seats::Seats::new(most, most.div_ceil(4)),
+            rates: rates::Rates::default(),
+            broker: Broker::new(),
+            replies: reply::Replies::new(),
+            sink: sink::Sink::new(audit),
+            netns_cookie,
+        })
+    }
+
     /// The policy of this moment. An exchange keeps the one that it began with.
     fn policy(&self) -> Rc<policy::Policy> {
         Rc::clone(&self.policy.borrow())
@@ -78,3 +105,6 @@ impl Proxy {
         record::Record::begin(&self.sink, caller, self.policy.borrow().epoch)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,17 +15,13 @@ use tokio::sync::mpsc;
 use tokio::task::{LocalSet, spawn_local};
 
 use super::clock::unix_now;
-use super::kernel::{Kernel, Maps};
+use super::kernel::Maps;
 use super::policy::{Policy, PolicyError};
 use super::published::{self, Published};
 use super::sandbox::{self, SandboxError};
 use super::seam::{Broken, Reply, Seam, receive_blocking};
-use super::seats::Seats;
-use super::sink::Sink;
-use super::{Proxy, accept, connection, reply};
-use crate::credentials::Broker;
+use super::{Proxy, accept, connection};
 use crate::sys::sockopt::netns_cookie;
-use crate::upstream::Upstream;
 
 /// Descriptors that are not connections: maps, listeners, pidfds come on top of what callers hold.
 const RESERVE: usize = 64;
@@ -137,24 +133,17 @@ impl Welcome {
 
     fn into_proxy(self, seam: OwnedFd) -> Result<(Serving, Rc<Seam>), ProxyError> {
         let seam = Seam::new(seam)?;
-        let most = self.policy.max_connections().min(descriptors());
-        let kernel: Rc<dyn Kernel> = Rc::new(self.maps);
-        let proxy = Proxy {
-            upstream: Upstream::new(Rc::clone(&kernel)),
+        let kernel = Rc::new(self.maps);
+        let proxy = Proxy::new(
             kernel,
-            seam: Rc::clone(&seam),
-            policy: std::cell::RefCell::new(Rc::new(self.policy)),
-            sessions: Rc::default(),
-            // A quarter for each: it takes four identities to fill the room.
-            seats: Seats::new(most, most.div_ceil(4)),
-            rates: super::rates::Rates::default(),
-            broker: Broker::new(),
-            replies: reply::Replies::new(),
-            sink: Sink::new(self.audit),
-            netns_cookie: self.netns_cookie,
-        };
+            Rc::clone(&seam),
+            self.policy,
+            self.audit,
+            self.netns_cookie,
+            descriptors(),
+        );
         let serving = Serving {
-            proxy: Rc::new(proxy),
+            proxy,
             listeners: self
                 .listeners
                 .into_iter()
@@ -167,10 +156,10 @@ impl Welcome {
 }
 
 /// Ready to serve.
-struct Serving {
-    proxy: Rc<Proxy>,
-    listeners: Vec<TcpListener>,
-    issuer: Option<TcpListener>,
+pub(super) struct Serving {
+    pub(super) proxy: Rc<Proxy>,
+    pub(super) listeners: Vec<TcpListener>,
+    pub(super) issuer: Option<TcpListener>,
 }
 
 fn listener(listener: std::net::TcpListener) -> Result<TcpListener, ProxyError> {
@@ -180,7 +169,7 @@ fn listener(listener: std::net::TcpListener) -> Result<TcpListener, ProxyError> 
     Ok(TcpListener::from_std(listener)?)
 }
 
-async fn serve(serving: Serving, seam: Rc<Seam>) -> Result<(), ProxyError> {
+pub(super) async fn serve(serving: Serving, seam: Rc<Seam>) -> Result<(), ProxyError> {
     let Serving {
         proxy,
         listeners,

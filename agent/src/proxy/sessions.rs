@@ -2,7 +2,7 @@
 //! still the same at each request without a message to the guard. Decides nothing about what a process may have; what it
 //! holds of the policy is only which workload a process is, per epoch.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::os::fd::BorrowedFd;
 use std::rc::{Rc, Weak};
@@ -128,7 +128,6 @@ type Slot = Rc<OnceCell<Rc<Session>>>;
 #[derive(Debug, Default)]
 pub(crate) struct Sessions {
     slots: RefCell<HashMap<Key, Slot>>,
-    attested: Cell<u64>,
 }
 
 impl Sessions {
@@ -177,7 +176,6 @@ impl Sessions {
         if process.tgid != key.tgid || process.start_ns != key.start {
             return Err(AskError::Mismatch);
         }
-        self.attested.set(self.attested.get() + 1);
         let pidfd = Rc::new(pidfd);
         let watch =
             tokio::task::spawn_local(forget_at_exit(Rc::downgrade(self), key, Rc::clone(&pidfd)));
@@ -195,12 +193,6 @@ impl Sessions {
         self.slots
             .borrow_mut()
             .retain(|_, slot| !slot.initialized());
-    }
-
-    /// How many processes were attested so far.
-    #[cfg(test)]
-    pub(crate) fn attested(&self) -> u64 {
-        self.attested.get()
     }
 }
 
