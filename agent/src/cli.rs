@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 
 pub mod check;
 pub mod explain;
+mod log;
 pub mod proxy;
 pub mod run;
 pub mod teardown;

@@ -1,1 +1,75 @@
-//! The privileged process: puts interceptor, attestation, keys and seam together and supervises the proxy. Never parses what a caller wrote.
+//! The privileged process: puts interceptor, attestation, keys and seam together, and supervises the proxy.
+//!
+//! The walk of a start: configuration, state, sockets, and last the kernel, so that whatever is wrong is told before
+//! anything is in force. Then one loop: signals, asks of the proxy, the proxy's life, notes of the kernel.
+//! Never parses what a caller wrote, and never takes protection away when it ends.
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+mod answers;
+mod audit;
+mod child;
+mod error;
+mod policy;
+mod seam;
+mod service;
+mod start;
+
+pub use error::GuardError;
+use service::Guard;
+
+/// How `run` was called.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Main configuration file.
+    pub config: PathBuf,
+    /// Where the signing key lives.
+    pub state_dir: PathBuf,
+    /// Where sockets and the proxy's empty root are made.
+    pub run_dir: PathBuf,
+    /// Attach below this cgroup; `None`: at the root of the hierarchy.
+    pub cgroup_root: Option<PathBuf>,
+    /// Where the kernel's programs and maps are pinned.
+    pub pin_dir: PathBuf,
+    /// Port of the listeners.
+    pub port: u16,
+    /// Audit records go here; `None`: what the configuration says, else stdout.
+    pub audit: Option<PathBuf>,
+    /// Whether the guard starts the proxy itself.
+    pub spawn: bool,
+    /// User of the proxy (`NAME`, or `UID:GID`); `None`: what the configuration says.
+    pub proxy_user: Option<String>,
+}
+
+/// How long a proxy may take to finish what it answers after the guard was told to end.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// Guards this host until told to end.
+///
+/// # Errors
+/// Why it could not start, with nothing of this start left behind; or why it had to end.
+pub fn run(options: Options) -> Result<(), GuardError> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(GuardError::NotRoot);
+    }
+    crate::sys::privilege::no_core()?;
+    start::raise_descriptor_limit();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(GuardError::Runtime)?;
+    runtime.block_on(async {
+        let mut guard = Guard::start(options)?;
+        guard.serve().await
+    })
+}
+
+/// Unix time in seconds.
+fn now() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .ok()
+        .and_then(|since| i64::try_from(since.as_secs()).ok())
+        .unwrap_or(0)
+}

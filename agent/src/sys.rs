@@ -10,3 +10,4 @@ pub mod privilege;
 pub mod proc;
 pub mod scm;
 pub mod sockopt;
+pub mod spawn;

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::{Exit, Failure};
+use super::Failure;
+use crate::guard;
 
 /// Arguments of `run`. The defaults are those of the packaged units.
 #[derive(Debug, Clone, clap::Args)]
@@ -36,9 +37,9 @@ pub struct Args {
     /// Who runs the proxy: this process, or a unit of its own that connects to RUN_DIR/seam.sock.
     #[arg(long, value_enum, default_value_t = ProxyMode::Spawn)]
     pub proxy: ProxyMode,
-    /// User that the proxy runs as. Where it doesn't exist, `run` refuses.
-    #[arg(long, value_name = "USER", default_value = "imds-guard-proxy")]
-    pub proxy_user: String,
+    /// User that the proxy runs as, NAME or UID:GID [default: what the configuration says, else imds-guard-proxy].
+    #[arg(long, value_name = "USER")]
+    pub proxy_user: Option<String>,
 }
 
 /// Who starts the proxy.
@@ -52,6 +53,19 @@ pub enum ProxyMode {
 
 /// # Errors
 /// Exit code 2 for configuration and policy, 3 for what the machine lacks, 1 for the rest.
-pub fn run(_args: Args) -> Result<ExitCode, Failure> {
-    Err(Failure::new(Exit::Failed, "run is not built yet"))
+pub fn run(args: Args) -> Result<ExitCode, Failure> {
+    super::log::start();
+    guard::run(guard::Options {
+        config: args.config,
+        state_dir: args.state_dir,
+        run_dir: args.run_dir,
+        cgroup_root: args.cgroup_root,
+        pin_dir: args.pin_dir,
+        port: args.port,
+        audit: args.audit,
+        spawn: args.proxy == ProxyMode::Spawn,
+        proxy_user: args.proxy_user,
+    })
+    .map_err(|error| Failure::new(error.exit(), error))?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -1,9 +1,12 @@
 //! `imds-guard teardown`: removes what `run` left pinned. The one command that opens the metadata addresses again.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::{Exit, Failure};
+use super::Failure;
+use crate::guard::GuardError;
+use crate::intercept;
 
 /// Arguments of `teardown`.
 #[derive(Debug, clap::Args)]
@@ -14,7 +17,15 @@ pub struct Args {
 }
 
 /// # Errors
-/// Exit code 1 where something pinned can't be removed.
-pub fn run(_args: Args) -> Result<ExitCode, Failure> {
-    Err(Failure::new(Exit::Failed, "teardown is not built yet"))
+/// Exit code 1 where something pinned can't be removed, 3 without the right to.
+pub fn run(args: Args) -> Result<ExitCode, Failure> {
+    let removed = intercept::teardown(&args.pin_dir).map_err(GuardError::from);
+    let removed = removed.map_err(|error| Failure::new(error.exit(), error))?;
+    let told = if removed {
+        "removed: nothing guards the metadata addresses now"
+    } else {
+        "there was nothing to remove"
+    };
+    writeln!(std::io::stdout(), "{}: {told}", args.pin_dir.display())?;
+    Ok(ExitCode::SUCCESS)
 }

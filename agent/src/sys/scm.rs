@@ -5,7 +5,7 @@ use std::io::IoSlice;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use nix::sys::socket::{ControlMessage, MsgFlags, SockFlag, accept4, sendmsg};
 
 /// Most descriptors that one of our messages carries.
 pub const MAX_FDS: usize = 64;
@@ -44,6 +44,17 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Res
     } else {
         Err(Errno::EMSGSIZE)
     }
+}
+
+/// Accepts one connection: non-blocking, close-on-exec.
+///
+/// # Errors
+/// The errno; `EAGAIN` where nobody waits.
+pub fn accept(listener: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let fd = accept4(listener.as_raw_fd(), flags)?;
+    // SAFETY: the call above made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Receives one message. (Not by nix: its iterator refuses a truncated control buffer, and the descriptors that the

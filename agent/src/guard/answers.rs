@@ -1,0 +1,177 @@
+//! Answers the proxy's asks. The subject of an ask is the accepted socket that came with it: the record is read from the
+//! kernel by that socket, the process is attested, and before a signature the policy core decides again. Nothing in the
+//! message's bytes says who the caller is.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use imds_guard_core::decision::{Decision, DenyReason, Permit};
+use imds_guard_core::seam::{
+    Answer, Ask, Attested, AttestedFd, Issuer as Documents, Process, Refusal, SeamError, SignAsk,
+    Signed,
+};
+use imds_guard_ebpf::CallerRecord;
+
+use super::audit::Audit;
+use super::now;
+use super::policy::Policy;
+use crate::attest::{AttestError, Attestor};
+use crate::intercept::Interceptor;
+use crate::issuer::{Issuer, MintError, Minted};
+
+/// What answers are made from.
+#[derive(Debug)]
+pub(super) struct Answers {
+    pub(super) interceptor: Interceptor,
+    pub(super) attestor: Attestor,
+    pub(super) policy: Policy,
+    pub(super) issuer: Option<Issuer>,
+    pub(super) audit: Audit,
+}
+
+/// An answer and the descriptors beside it. A first mint publishes the new key before its token leaves.
+pub(super) type Reply = Vec<(Answer, Vec<OwnedFd>)>;
+
+impl Answers {
+    /// The answer to one message.
+    ///
+    /// # Errors
+    /// A message that no proxy of ours would send: the seam has to end.
+    pub(super) fn answer(&mut self, message: &[u8], fds: &[OwnedFd]) -> Result<Reply, SeamError> {
+        let ask = Ask::decode(message)?;
+        let id = ask.id();
+        let Some(record) = self.record(fds) else {
+            return Ok(refused(id, Refusal::Unattributed));
+        };
+        let outcome = match &ask {
+            Ask::Attest { .. } => self.attest(id, &record),
+            Ask::Sign { ask, .. } => self.sign(id, &record, ask),
+            Ask::Recheck { .. } => self.recheck(id, &record),
+        };
+        Ok(outcome.unwrap_or_else(|reason| refused(id, reason)))
+    }
+
+    /// What is published about the key.
+    pub(super) fn documents(&self) -> Option<Answer> {
+        self.issuer.as_ref().map(|issuer| {
+            Answer::Issuer(Documents {
+                discovery: issuer.discovery().into(),
+                jwks: issuer.jwks().into(),
+            })
+        })
+    }
+
+    /// The kernel's record of the one socket that has to come with an ask.
+    fn record(&self, fds: &[OwnedFd]) -> Option<CallerRecord> {
+        let [socket] = fds else { return None };
+        match self.interceptor.record(socket.as_fd()) {
+            Ok(record) => record,
+            Err(error) => {
+                // Also what a descriptor that is no socket gives.
+                tracing::debug!(%error, "no record");
+                None
+            }
+        }
+    }
+
+    fn attest(&mut self, id: u64, record: &CallerRecord) -> Result<Reply, Refusal> {
+        let attested = self.attestor.attest(record).map_err(|e| reason(&e))?;
+        let pidfd = attested.pidfd.as_fd().try_clone_to_owned();
+        let fds = [pidfd, attested.dir.try_clone()]
+            .into_iter()
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|_| Refusal::Busy)?;
+        let answer = Answer::Attested(Attested {
+            id,
+            process: Process {
+                tgid: record.tgid,
+                start_ns: record.start_boottime,
+            },
+            selectors: attested.selectors.clone(),
+            fds: vec![AttestedFd::Pidfd, AttestedFd::ProcDir],
+        });
+        Ok(vec![(answer, fds)])
+    }
+
+    fn recheck(&mut self, id: u64, record: &CallerRecord) -> Result<Reply, Refusal> {
+        self.attestor.recheck(record).map_err(|e| reason(&e))?;
+        Ok(vec![(Answer::Unchanged { id }, vec![])])
+    }
+
+    fn sign(
+        &mut self,
+        id: u64,
+        record: &CallerRecord,
+        ask: &SignAsk<'_>,
+    ) -> Result<Reply, Refusal> {
+        let permit = self.permit(record, ask)?;
+        let had_key = self.issuer.as_ref().is_some_and(Issuer::has_key);
+        let minted = self.mint(&permit)?;
+        let epoch = self.policy.epoch;
+        if let Err(error) = self.audit.signed(record, &permit, &minted, epoch) {
+            tracing::error!(%error, "the audit record of a signature can't be written: nothing is signed");
+            return Err(Refusal::Internal);
+        }
+        let mut reply = vec![];
+        if !had_key {
+            reply.extend(self.documents().map(|documents| (documents, vec![])));
+        }
+        reply.push((signed(id, minted), vec![]));
+        Ok(reply)
+    }
+
+    /// The guard's own decision, over its own evidence.
+    fn permit(&mut self, record: &CallerRecord, ask: &SignAsk<'_>) -> Result<Permit, Refusal> {
+        if !self.policy.serves_azure(record) {
+            return Err(Refusal::Denied(DenyReason::NotServed));
+        }
+        let attested = self.attestor.still(record).map_err(|e| reason(&e))?;
+        let workload = self.policy.set.identify(&attested.selectors);
+        let permit = match self.policy.set.decide(&workload, &ask.request(), now()) {
+            Decision::Allow(permit) => permit,
+            Decision::Deny(denial) => return Err(Refusal::Denied(denial.reason)),
+        };
+        if permit.rests_on_executable() {
+            self.attestor.recheck(record).map_err(|e| reason(&e))?;
+        }
+        Ok(permit)
+    }
+
+    fn mint(&mut self, permit: &Permit) -> Result<Minted, Refusal> {
+        let issuer = self.issuer.as_mut().ok_or(Refusal::NoKey)?;
+        issuer.mint(permit, now()).map_err(|error| {
+            match &error {
+                MintError::NotMint => return Refusal::NotMinted,
+                _ => tracing::error!("nothing can be signed: {error}"),
+            }
+            match error {
+                MintError::Store(_) => Refusal::NoKey,
+                _ => Refusal::Internal,
+            }
+        })
+    }
+}
+
+fn signed(id: u64, minted: Minted) -> Answer {
+    Answer::Signed(Signed {
+        id,
+        jwt: minted.jwt,
+        iat: minted.iat,
+        exp: minted.exp,
+        jti: minted.jti,
+        audience: minted.audience,
+    })
+}
+
+fn refused(id: u64, reason: Refusal) -> Reply {
+    vec![(Answer::Refused { id, reason }, vec![])]
+}
+
+fn reason(error: &AttestError) -> Refusal {
+    tracing::info!("not attested: {error}");
+    match error {
+        AttestError::Gone(_) | AttestError::Recycled(_) => Refusal::CallerGone,
+        AttestError::Changed(..) => Refusal::CallerChanged,
+        AttestError::Unreadable(..) => Refusal::Internal,
+        AttestError::Incomplete(_) => Refusal::Unattributed,
+    }
+}

@@ -1,0 +1,144 @@
+//! The policy in force: loaded, turned into the kernel's endpoint table and into what the proxy is sent. A reload that fails
+//! changes nothing.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use imds_guard_core::imds::Service;
+use imds_guard_core::policy::{Mode, PolicySet, Settings};
+use imds_guard_core::request::Cloud;
+use imds_guard_core::seam::{self, PolicyFiles};
+use imds_guard_ebpf::CallerRecord;
+
+use super::{GuardError, now};
+use crate::config::{self, ConfigError};
+use crate::intercept::{GuardedEndpoint, Mode as KernelMode};
+use crate::sys::memfd;
+
+/// What is in force.
+#[derive(Debug)]
+pub(super) struct Policy {
+    /// Grows with each reload.
+    pub(super) epoch: u64,
+    /// Short hash of all files.
+    pub(super) digest: String,
+    /// Configuration.
+    pub(super) settings: Settings,
+    /// What decides.
+    pub(super) set: PolicySet,
+    /// Whether a rule names the executable's hash.
+    pub(super) wants_hash: bool,
+    hostname: Arc<str>,
+    files: PolicyFiles,
+}
+
+impl Policy {
+    /// Reads and compiles.
+    pub(super) fn load(main: &Path, epoch: u64) -> Result<Self, ConfigError> {
+        let hostname = hostname();
+        let loaded = config::load(main, &hostname, now())?;
+        for warning in loaded.compiled.warnings.to_string().split("\n\n") {
+            if !warning.trim().is_empty() {
+                tracing::warn!("{}", warning.trim());
+            }
+        }
+        // A text search: it may only err on the side of hashing for nothing.
+        let wants_hash = loaded.sources.iter().any(|s| s.text.contains("sha256"));
+        Ok(Self {
+            epoch,
+            digest: loaded.digest,
+            settings: loaded.compiled.settings,
+            set: loaded.compiled.policy,
+            wants_hash,
+            hostname,
+            files: PolicyFiles {
+                files: loaded.sources,
+            },
+        })
+    }
+
+    /// The kernel's endpoint table.
+    pub(super) fn endpoints(&self) -> Vec<GuardedEndpoint> {
+        self.settings
+            .guarded()
+            .iter()
+            .map(|guarded| GuardedEndpoint {
+                address: guarded.address.ip(),
+                port: guarded.address.port(),
+                mode: match guarded.mode {
+                    Mode::Observe => KernelMode::Observe,
+                    Mode::Audit => KernelMode::Audit,
+                    Mode::Enforce => KernelMode::Enforce,
+                },
+                id: endpoint_id(guarded.address),
+            })
+            .collect()
+    }
+
+    /// Whether Azure's instance metadata service is what this caller dialled, and is guarded (not observed) still.
+    pub(super) fn serves_azure(&self, record: &CallerRecord) -> bool {
+        let address = std::net::IpAddr::from(record.address).to_canonical();
+        let dialled = SocketAddr::new(address, record.port);
+        let guarded = self.settings.guarded();
+        guarded
+            .iter()
+            .filter(|g| g.address == dialled && g.mode != Mode::Observe)
+            .flat_map(|g| &g.endpoints)
+            .filter_map(|at| self.settings.endpoints.get(*at))
+            .any(|e| {
+                e.cloud == Cloud::Azure
+                    && Service::of_endpoint(&e.name, e.cloud)
+                        == Service::of_endpoint("azure-imds", Cloud::Azure)
+            })
+    }
+
+    /// What the proxy is sent: the message and the sealed file beside it.
+    pub(super) fn push(&self) -> Result<(seam::Answer, OwnedFd), GuardError> {
+        let bytes = self.files.encode()?;
+        let file =
+            memfd::sealed("imds-guard-policy", &bytes).map_err(|source| GuardError::Path {
+                path: "memfd".into(),
+                source,
+                remedy: "free some memory",
+            })?;
+        let message = seam::Answer::Policy(seam::Policy {
+            epoch: self.epoch,
+            hostname: Arc::clone(&self.hostname),
+            len: bytes.len() as u64,
+        });
+        Ok((message, file))
+    }
+}
+
+fn hostname() -> Arc<str> {
+    nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok())
+        .unwrap_or_default()
+        .into()
+}
+
+/// The same for the same address in every run and after every reload (FNV-1a): marks and records outlive both.
+fn endpoint_id(address: SocketAddr) -> NonZeroU32 {
+    let mut hash = 0x811c_9dc5_u32;
+    for byte in address.to_string().bytes() {
+        hash = (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+    }
+    NonZeroU32::new(hash).unwrap_or(NonZeroU32::MIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoint_ids_are_stable_and_differ() {
+        let id = |a: &str| endpoint_id(a.parse().unwrap());
+        assert_eq!(id("169.254.169.254:80"), id("169.254.169.254:80"));
+        assert_ne!(id("169.254.169.254:80"), id("168.63.129.16:80"));
+        assert_ne!(id("168.63.129.16:32526"), id("168.63.129.16:80"));
+    }
+}

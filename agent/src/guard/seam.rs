@@ -1,0 +1,240 @@
+//! The guard's end of the seam to one proxy. One message in, one answer out: the next ask is read only when the last answer
+//! has left, so whatever the proxy does, what it can make us hold is bounded.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use imds_guard_core::seam::{ASK_LIMIT, Answer, SeamError};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, getsockopt, listen, socket,
+    socketpair, sockopt,
+};
+use nix::unistd::Uid;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::GuardError;
+use crate::sys::scm;
+
+/// Messages that may wait for a proxy. Answers wait one at a time; the rest are pushes, one per reload.
+const OUTBOX_LIMIT: usize = 16;
+
+/// A connection to a proxy.
+#[derive(Debug)]
+pub(super) struct Seam {
+    socket: AsyncFd<OwnedFd>,
+    outbox: VecDeque<(Vec<u8>, Vec<OwnedFd>)>,
+}
+
+/// The proxy doesn't read what it is sent.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PostError {
+    #[error("the proxy does not read its messages")]
+    Full,
+    #[error(transparent)]
+    Codec(#[from] SeamError),
+}
+
+impl Seam {
+    /// Takes over a connected socket.
+    pub(super) fn new(socket: OwnedFd) -> io::Result<Self> {
+        let flags = OFlag::from_bits_retain(fcntl(&socket, FcntlArg::F_GETFL)?);
+        fcntl(&socket, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+        Ok(Self {
+            socket: AsyncFd::new(socket)?,
+            outbox: VecDeque::new(),
+        })
+    }
+
+    /// A connected pair: ours, and the one that the child inherits.
+    pub(super) fn pair() -> io::Result<(Self, OwnedFd)> {
+        let (ours, theirs) = socketpair(
+            AddressFamily::Unix,
+            SockType::SeqPacket,
+            None,
+            SockFlag::SOCK_CLOEXEC,
+        )?;
+        Ok((Self::new(ours)?, theirs))
+    }
+
+    /// Puts a message into the outbox.
+    pub(super) fn post(&mut self, answer: &Answer, fds: Vec<OwnedFd>) -> Result<(), PostError> {
+        if self.outbox.len() >= OUTBOX_LIMIT {
+            return Err(PostError::Full);
+        }
+        self.outbox.push_back((answer.encode()?, fds));
+        Ok(())
+    }
+
+    /// The next thing that happens: everything posted has left and an ask is here. Cancel safe.
+    ///
+    /// # Errors
+    /// Where the proxy is gone or sent more than fits.
+    pub(super) async fn next(&mut self, buffer: &mut [u8; ASK_LIMIT]) -> io::Result<scm::Received> {
+        self.flush().await?;
+        let received = self
+            .socket
+            .async_io(Interest::READABLE, |socket| {
+                Ok(scm::recv(socket.as_fd(), buffer)?)
+            })
+            .await?;
+        if received.truncated {
+            return Err(io::Error::other("it sent more than any message has"));
+        }
+        if received.len == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(received)
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        while let Some((bytes, fds)) = self.outbox.front() {
+            let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+            self.socket
+                .async_io(Interest::WRITABLE, |socket| {
+                    Ok(scm::send(socket.as_fd(), bytes, &borrowed)?)
+                })
+                .await?;
+            self.outbox.pop_front();
+        }
+        Ok(())
+    }
+}
+
+/// The socket at which a proxy of its own unit knocks.
+#[derive(Debug)]
+pub(super) struct Door {
+    listener: AsyncFd<OwnedFd>,
+    path: PathBuf,
+    proxy: Uid,
+}
+
+impl Door {
+    /// Binds `path`, for the proxy's user alone.
+    pub(super) fn open(
+        path: &Path,
+        proxy: Uid,
+        group: nix::unistd::Gid,
+    ) -> Result<Self, GuardError> {
+        let at = |source: io::Error| GuardError::Path {
+            path: path.into(),
+            source,
+            remedy: "make the run directory writable for root, or name another with --run-dir",
+        };
+        match std::fs::remove_file(path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(at(e)),
+            _ => {}
+        }
+        let bound = || -> nix::Result<OwnedFd> {
+            let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+            let fd = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
+            bind(std::os::fd::AsRawFd::as_raw_fd(&fd), &UnixAddr::new(path)?)?;
+            let mode = nix::sys::stat::Mode::from_bits_truncate(0o660);
+            let at = nix::sys::stat::FchmodatFlags::FollowSymlink;
+            nix::sys::stat::fchmodat(nix::fcntl::AT_FDCWD, path, mode, at)?;
+            nix::unistd::chown(path, None, Some(group))?;
+            listen(&fd, Backlog::new(4)?)?;
+            Ok(fd)
+        };
+        let fd = bound().map_err(|errno| at(errno.into()))?;
+        Ok(Self {
+            listener: AsyncFd::new(fd).map_err(at)?,
+            path: path.into(),
+            proxy,
+        })
+    }
+
+    /// The next proxy; others than the proxy's user are turned away. Cancel safe.
+    pub(super) async fn accept(&self) -> io::Result<Seam> {
+        loop {
+            let fd = self
+                .listener
+                .async_io(Interest::READABLE, |listener| {
+                    Ok(crate::sys::scm::accept(listener.as_fd())?)
+                })
+                .await?;
+            let peer = getsockopt(&fd, sockopt::PeerCredentials)?;
+            if peer.uid() == self.proxy.as_raw() {
+                return Seam::new(fd);
+            }
+            tracing::warn!(
+                uid = peer.uid(),
+                pid = peer.pid(),
+                "turned away from the seam: not the proxy's user"
+            );
+        }
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        // Another guard's start removes what is left; nothing depends on this.
+        drop(std::fs::remove_file(&self.path));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use imds_guard_core::seam::{Ask, Refusal};
+
+    fn rt<T>(work: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+            .block_on(work)
+    }
+
+    fn refused(id: u64) -> Answer {
+        Answer::Refused {
+            id,
+            reason: Refusal::Busy,
+        }
+    }
+
+    #[test]
+    fn an_ask_arrives_and_what_was_posted_leaves_first() {
+        rt(async {
+            let (mut ours, theirs) = Seam::pair().unwrap();
+            ours.post(&refused(1), vec![]).unwrap();
+            let ask = Ask::Attest { id: 5 }.encode().unwrap();
+            scm::send(theirs.as_fd(), &ask, &[theirs.as_fd()]).unwrap();
+            let mut buffer = [0; ASK_LIMIT];
+            let got = ours.next(&mut buffer).await.unwrap();
+            assert_eq!(got.fds.len(), 1);
+            assert_eq!(Ask::decode(&buffer[..got.len]).unwrap().id(), 5);
+            let mut answer = [0; 64];
+            let got = scm::recv(theirs.as_fd(), &mut answer).unwrap();
+            assert_eq!(Answer::decode(&answer[..got.len]).unwrap(), refused(1));
+        });
+    }
+
+    #[test]
+    fn a_proxy_that_does_not_read_can_not_make_us_grow() {
+        rt(async {
+            let (mut ours, _theirs) = Seam::pair().unwrap();
+            for id in 0..OUTBOX_LIMIT as u64 {
+                ours.post(&refused(id), vec![]).unwrap();
+            }
+            assert!(matches!(
+                ours.post(&refused(0), vec![]),
+                Err(PostError::Full)
+            ));
+        });
+    }
+
+    #[test]
+    fn too_long_a_message_and_a_closed_seam_end_it() {
+        rt(async {
+            let (mut ours, theirs) = Seam::pair().unwrap();
+            scm::send(theirs.as_fd(), &[0; ASK_LIMIT + 1], &[]).unwrap();
+            assert!(ours.next(&mut [0; ASK_LIMIT]).await.is_err());
+            drop(theirs);
+            assert!(ours.next(&mut [0; ASK_LIMIT]).await.is_err());
+        });
+    }
+}

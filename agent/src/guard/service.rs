@@ -1,0 +1,463 @@
+//! The one loop: signals, asks, the proxy's life, notes of the kernel. Everything that it holds belongs to one thread.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use imds_guard_core::seam::{ASK_LIMIT, Answer, Welcome, WelcomeFd};
+use imds_guard_ebpf::ObserveEvent;
+use nix::fcntl::Flock;
+use sd_notify::NotifyState;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Instant, Interval, interval, sleep_until, timeout};
+
+use super::answers::Answers;
+use super::audit::Audit;
+use super::child::{Running, Spawner};
+use super::policy::Policy;
+use super::seam::{Door, Seam};
+use super::{FAREWELL, GuardError, Options, now, start};
+use crate::attest::Attestor;
+use crate::intercept::{self, Events, Interceptor, Listeners};
+use crate::issuer::Issuer;
+use crate::sys::scm::Received;
+use crate::sys::sockopt;
+
+/// How often processes that have exited are forgotten.
+const SWEEP: Duration = Duration::from_secs(10);
+
+/// The guard, in force.
+#[derive(Debug)]
+pub(super) struct Guard {
+    options: Options,
+    answers: Answers,
+    listeners: Listeners,
+    issuer_listener: Option<OwnedFd>,
+    events: Events,
+    spawner: Option<Spawner>,
+    door: Option<Door>,
+    proxy: Option<Running>,
+    again_at: Option<Instant>,
+    seam: Option<Seam>,
+    signals: Signals,
+    sweep: Interval,
+    watchdog: Option<Interval>,
+    _lock: Flock<std::fs::File>,
+}
+
+#[derive(Debug)]
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+/// What happens next.
+enum Event {
+    Reload,
+    End(&'static str),
+    Message(std::io::Result<Received>),
+    Knock(std::io::Result<Seam>),
+    ProxyEnded,
+    StartProxy,
+    Note(std::io::Result<ObserveEvent>),
+    Sweep,
+    Watchdog,
+}
+
+impl Guard {
+    /// Everything that can be refused is looked at before the kernel is touched.
+    pub(super) fn start(options: Options) -> Result<Self, GuardError> {
+        let policy = Policy::load(&options.config, 1)?;
+        let settings = &policy.settings;
+        let wanted = options.proxy_user.clone();
+        let user = wanted.unwrap_or_else(|| settings.proxy.user.to_string());
+        let (uid, gid) = start::proxy_user(&user)?;
+        let empty = start::run_directory(&options.run_dir)?;
+        let lock = start::lock(&options.run_dir)?;
+        let issuer = settings.issuer.as_ref();
+        let issuer = issuer
+            .map(|issuer| Issuer::open(issuer, &options.state_dir, now()))
+            .transpose()?;
+        let listen = settings.issuer.as_ref().and_then(|issuer| issuer.listen);
+        let issuer_listener = listen.map(start::issuer_listener).transpose()?;
+        let file = settings.audit.file.as_deref().map(std::path::Path::new);
+        let audit = Audit::open(options.audit.as_deref().or(file))?;
+        let mut attestor = Attestor::new(host_netns())?;
+        attestor.wants_hash(policy.wants_hash);
+        let (spawner, door) = if options.spawn {
+            (Some(Spawner::new(uid, gid, &empty)), None)
+        } else {
+            let socket = options.run_dir.join("seam.sock");
+            (None, Some(Door::open(&socket, uid, gid)?))
+        };
+        let signals = Signals::new()?;
+        let mut interceptor = Interceptor::start(&intercept::Settings {
+            cgroup_root: options.cgroup_root.clone(),
+            pin_dir: options.pin_dir.clone(),
+            port: options.port,
+            endpoints: policy.endpoints(),
+        })?;
+        let (listeners, events) = undone_if_fresh(&mut interceptor, &options)?;
+        let mut guard = Self {
+            answers: Answers {
+                interceptor,
+                attestor,
+                policy,
+                issuer,
+                audit,
+            },
+            listeners,
+            issuer_listener: issuer_listener.map(Into::into),
+            events,
+            spawner,
+            door,
+            proxy: None,
+            again_at: None,
+            seam: None,
+            signals,
+            sweep: interval(SWEEP),
+            watchdog: sd_notify::watchdog_enabled().map(|every| interval(every / 2)),
+            _lock: lock,
+            options,
+        };
+        guard.start_proxy();
+        Ok(guard)
+    }
+
+    /// Serves until told to end.
+    ///
+    /// # Errors
+    /// Where the kernel's notes can't be read any more.
+    pub(super) async fn serve(&mut self) -> Result<(), GuardError> {
+        self.ready();
+        let mut buffer = [0; ASK_LIMIT];
+        loop {
+            match self.next(&mut buffer).await {
+                Event::Reload => self.reload(),
+                Event::End(signal) => {
+                    self.end(signal).await;
+                    return Ok(());
+                }
+                Event::Message(received) => self.message(received, &buffer),
+                Event::Knock(seam) => self.knock(seam),
+                Event::ProxyEnded => self.proxy_ended(),
+                Event::StartProxy => self.start_proxy(),
+                Event::Note(note) => self.note(note),
+                Event::Sweep => self.answers.attestor.sweep(),
+                Event::Watchdog => notify(&[NotifyState::Watchdog]),
+            }
+        }
+    }
+
+    async fn next(&mut self, buffer: &mut [u8; ASK_LIMIT]) -> Event {
+        tokio::select! {
+            biased;
+            _ = self.signals.terminate.recv() => Event::End("SIGTERM"),
+            _ = self.signals.interrupt.recv() => Event::End("SIGINT"),
+            _ = self.signals.hangup.recv() => Event::Reload,
+            () = tick(&mut self.watchdog) => Event::Watchdog,
+            () = ended(self.proxy.as_ref()) => Event::ProxyEnded,
+            () = at(self.again_at) => Event::StartProxy,
+            seam = knocks(self.door.as_ref()) => Event::Knock(seam),
+            received = asks(self.seam.as_mut(), buffer) => Event::Message(received),
+            note = self.events.next() => Event::Note(note),
+            _ = self.sweep.tick() => Event::Sweep,
+        }
+    }
+
+    fn message(&mut self, received: std::io::Result<Received>, buffer: &[u8; ASK_LIMIT]) {
+        let done = received
+            .map_err(|error| error.to_string())
+            .and_then(|received| {
+                let message = &buffer[..received.len];
+                let replies = self
+                    .answers
+                    .answer(message, &received.fds)
+                    .map_err(|error| error.to_string())?;
+                for (answer, fds) in replies {
+                    self.post(&answer, fds)?;
+                }
+                Ok(())
+            });
+        if let Err(why) = done {
+            self.close_seam(&why);
+        }
+    }
+
+    fn post(&mut self, answer: &Answer, fds: Vec<OwnedFd>) -> Result<(), String> {
+        let seam = self.seam.as_mut().ok_or("there is no proxy")?;
+        seam.post(answer, fds).map_err(|error| error.to_string())
+    }
+
+    /// A proxy that said something wrong, or nothing more, is let go; its listeners stay here, so callers wait and are not
+    /// lost.
+    fn close_seam(&mut self, why: &str) {
+        tracing::warn!("the proxy's connection ends: {why}");
+        self.seam = None;
+    }
+
+    fn knock(&mut self, seam: std::io::Result<Seam>) {
+        match seam {
+            Ok(seam) => {
+                if self.seam.is_some() {
+                    tracing::info!("a newer proxy takes over");
+                }
+                self.welcome(seam);
+            }
+            Err(error) => tracing::warn!(%error, "a proxy knocked in vain"),
+        }
+    }
+
+    fn welcome(&mut self, seam: Seam) {
+        self.seam = Some(seam);
+        if let Err(why) = self.say_welcome() {
+            self.close_seam(&why);
+        }
+    }
+
+    fn say_welcome(&mut self) -> Result<(), String> {
+        let (named, fds) = self.belongings().map_err(|error| error.to_string())?;
+        self.post(&Answer::Welcome(Welcome { fds: named }), fds)?;
+        self.push_policy()
+    }
+
+    fn belongings(&self) -> std::io::Result<(Vec<WelcomeFd>, Vec<OwnedFd>)> {
+        let netns_cookie = self.listeners.netns_cookie;
+        let interceptor = &self.answers.interceptor;
+        let listener = WelcomeFd::Listener { netns_cookie };
+        let mut all = vec![
+            (listener, self.listeners.v4.as_fd()),
+            (
+                WelcomeFd::AttributionMap,
+                interceptor.attribution_fd_readonly(),
+            ),
+            (WelcomeFd::UpstreamMap, interceptor.upstream_fd()),
+            (WelcomeFd::Audit, self.answers.audit.fd()),
+        ];
+        all.extend(self.listeners.v6.iter().map(|v6| (listener, v6.as_fd())));
+        let issuer = self.issuer_listener.iter();
+        all.extend(issuer.map(|fd| (WelcomeFd::IssuerListener, fd.as_fd())));
+        let (named, fds): (Vec<_>, Vec<_>) = all.into_iter().unzip();
+        let fds = fds.iter().map(|fd| fd.try_clone_to_owned());
+        Ok((named, fds.collect::<Result<_, _>>()?))
+    }
+
+    fn push_policy(&mut self) -> Result<(), String> {
+        let (policy, file) = self
+            .answers
+            .policy
+            .push()
+            .map_err(|error| error.to_string())?;
+        self.post(&policy, vec![file])?;
+        match self.answers.documents() {
+            Some(documents) => self.post(&documents, vec![]),
+            None => Ok(()),
+        }
+    }
+
+    fn start_proxy(&mut self) {
+        self.again_at = None;
+        let Some(spawner) = &mut self.spawner else {
+            return;
+        };
+        match spawner.start() {
+            Ok((running, seam)) => {
+                tracing::info!(pid = running.pid(), "proxy started");
+                self.proxy = Some(running);
+                self.welcome(seam);
+            }
+            Err(error) => {
+                tracing::error!(%error, "the proxy can't be started; trying again");
+                self.again_at = Some(spawner.again_at(None));
+            }
+        }
+    }
+
+    fn proxy_ended(&mut self) {
+        self.seam = None;
+        let Some(mut running) = self.proxy.take() else {
+            return;
+        };
+        let how = running.reap().map(|status| status.to_string());
+        let how = how.unwrap_or_else(|error| error.to_string());
+        tracing::warn!(
+            pid = running.pid(),
+            "the proxy has ended ({how}); starting another"
+        );
+        if let Some(spawner) = &mut self.spawner {
+            self.again_at = Some(spawner.again_at(Some(running.since())));
+        }
+    }
+
+    fn note(&mut self, note: std::io::Result<ObserveEvent>) {
+        let written = note.and_then(|note| self.answers.audit.observed(&note));
+        if let Err(error) = written {
+            tracing::warn!(%error, "a note of the kernel is lost");
+        }
+    }
+
+    /// A new policy, or none: whatever is wrong with the files, the last good policy stays.
+    fn reload(&mut self) {
+        notify(&[
+            NotifyState::Reloading,
+            NotifyState::monotonic_usec_now().unwrap_or(NotifyState::MonotonicUsec(0)),
+        ]);
+        match Policy::load(&self.options.config, self.answers.policy.epoch + 1) {
+            Ok(policy) => self.adopt(policy),
+            Err(error) => tracing::error!(
+                "the reload is refused, the policy of epoch {} stays in force:\n{error}",
+                self.answers.policy.epoch
+            ),
+        }
+        notify(&[NotifyState::Ready]);
+    }
+
+    fn adopt(&mut self, policy: Policy) {
+        if let Err(error) = self.adopt_settings(&policy) {
+            tracing::error!(
+                "the reload is refused, the policy of epoch {} stays in force: {error}",
+                self.answers.policy.epoch
+            );
+            return;
+        }
+        self.answers.attestor.wants_hash(policy.wants_hash);
+        tracing::info!(epoch = policy.epoch, digest = %policy.digest, "policy reloaded");
+        self.answers.policy = policy;
+        if self.seam.is_some()
+            && let Err(why) = self.push_policy()
+        {
+            // It must not go on by the old policy.
+            self.close_seam(&why);
+        }
+    }
+
+    fn adopt_settings(&mut self, policy: &Policy) -> Result<(), GuardError> {
+        let (old, new) = (&self.answers.policy.settings, &policy.settings);
+        let listen =
+            |s: &imds_guard_core::policy::Settings| s.issuer.as_ref().and_then(|i| i.listen);
+        if listen(old) != listen(new) {
+            tracing::warn!("[issuer] listen has changed: it takes effect at the next start");
+        }
+        if let (None, Some(issuer)) = (&self.answers.issuer, &new.issuer) {
+            let opened = Issuer::open(issuer, &self.options.state_dir, now())?;
+            self.answers.issuer = Some(opened);
+        }
+        self.answers
+            .interceptor
+            .set_endpoints(&policy.endpoints())?;
+        match (&mut self.answers.issuer, &new.issuer) {
+            (Some(issuer), Some(settings)) => issuer.configure(settings),
+            (issuer, _) => *issuer = None,
+        }
+        Ok(())
+    }
+
+    fn ready(&self) {
+        let policy = &self.answers.policy;
+        tracing::info!(
+            port = self.options.port,
+            epoch = policy.epoch,
+            digest = %policy.digest,
+            endpoints = policy.endpoints().len(),
+            "ready: guarding the metadata addresses"
+        );
+        notify(&[NotifyState::Ready]);
+    }
+
+    async fn end(&mut self, signal: &str) {
+        notify(&[NotifyState::Stopping]);
+        tracing::info!(
+            "{signal}: ending. The kernel programs stay pinned in {}: guarded addresses refuse connections until the next start; `imds-guard teardown` removes them",
+            self.options.pin_dir.display()
+        );
+        // The end of the seam is what tells the proxy to finish.
+        self.seam = None;
+        if let Some(mut proxy) = self.proxy.take() {
+            if timeout(FAREWELL, proxy.ended()).await.is_err() {
+                tracing::warn!("the proxy did not end in time");
+            }
+            proxy.kill();
+        }
+    }
+}
+
+impl Signals {
+    fn new() -> Result<Self, GuardError> {
+        let on = |kind| signal(kind).map_err(GuardError::Runtime);
+        Ok(Self {
+            hangup: on(SignalKind::hangup())?,
+            terminate: on(SignalKind::terminate())?,
+            interrupt: on(SignalKind::interrupt())?,
+        })
+    }
+}
+
+/// What is left to do once the kernel is in force. Where it fails and nothing was in force before, nothing stays in force.
+fn undone_if_fresh(
+    interceptor: &mut Interceptor,
+    options: &Options,
+) -> Result<(Listeners, Events), GuardError> {
+    let listeners = interceptor.open_listeners();
+    let events = interceptor.events();
+    match (listeners, events) {
+        (Some(listeners), Ok(events)) => Ok((listeners, events)),
+        (_, events) => {
+            if interceptor.is_fresh() {
+                intercept::teardown(&options.pin_dir)?;
+            }
+            let error = events.err();
+            Err(GuardError::Runtime(error.unwrap_or_else(|| {
+                std::io::Error::other("the listeners are taken")
+            })))
+        }
+    }
+}
+
+/// Cookie of our own network namespace: the host's.
+fn host_netns() -> Option<u64> {
+    let socket = std::net::UdpSocket::bind(("127.0.0.1", 0)).ok()?;
+    sockopt::netns_cookie(socket.as_fd()).ok()
+}
+
+/// Tells the service manager, where there is one.
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "the service manager can't be told");
+    }
+}
+
+async fn ended(proxy: Option<&Running>) {
+    match proxy {
+        // A pidfd that can't be polled: treat as ended, the reaping will wait.
+        Some(proxy) => drop(proxy.ended().await),
+        None => std::future::pending().await,
+    }
+}
+
+async fn at(when: Option<Instant>) {
+    match when {
+        Some(when) => sleep_until(when).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn tick(interval: &mut Option<Interval>) {
+    match interval {
+        Some(interval) => drop(interval.tick().await),
+        None => std::future::pending().await,
+    }
+}
+
+async fn knocks(door: Option<&Door>) -> std::io::Result<Seam> {
+    match door {
+        Some(door) => door.accept().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn asks(seam: Option<&mut Seam>, buffer: &mut [u8; ASK_LIMIT]) -> std::io::Result<Received> {
+    match seam {
+        Some(seam) => seam.next(buffer).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,140 @@
+//! The pieces of a start that are not the kernel: directories, the lock, the proxy's user, the issuer's listener. Each
+//! refuses with its remedy; none leaves anything in force.
+
+use std::fs::{DirBuilder, OpenOptions};
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::{Gid, Uid};
+
+use super::GuardError;
+
+const RUN_REMEDY: &str =
+    "make it a directory that only root can write, or name another with --run-dir";
+
+/// Makes the run directory and the empty directory that will be all that the proxy sees.
+pub(super) fn run_directory(run: &Path) -> Result<std::path::PathBuf, GuardError> {
+    let empty = run.join("empty");
+    for dir in [run, &empty] {
+        directory(dir).map_err(|source| GuardError::Path {
+            path: dir.into(),
+            source,
+            remedy: RUN_REMEDY,
+        })?;
+    }
+    Ok(empty)
+}
+
+fn directory(path: &Path) -> std::io::Result<()> {
+    match DirBuilder::new().mode(0o755).create(path) {
+        Ok(()) => {}
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+        Err(e) => return Err(e),
+    }
+    let is = std::fs::symlink_metadata(path)?;
+    if !is.is_dir() {
+        return Err(std::io::ErrorKind::NotADirectory.into());
+    }
+    if is.uid() != 0 || is.mode() & 0o022 != 0 {
+        return Err(std::io::Error::other("others can write it"));
+    }
+    Ok(())
+}
+
+/// One guard per run directory; held until the process ends.
+pub(super) fn lock(run: &Path) -> Result<Flock<std::fs::File>, GuardError> {
+    let path = run.join("lock");
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(|source| GuardError::Path {
+            path,
+            source,
+            remedy: RUN_REMEDY,
+        })?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock)
+        .map_err(|_| GuardError::AlreadyRunning(run.into()))
+}
+
+/// The proxy's user and group: a name in `/etc/passwd`, or `UID:GID`.
+pub(super) fn proxy_user(user: &str) -> Result<(Uid, Gid), GuardError> {
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let (uid, gid) = ids(user, &passwd).ok_or_else(|| GuardError::NoProxyUser(user.to_owned()))?;
+    if uid == 0 || gid == 0 {
+        return Err(GuardError::ProxyIsRoot);
+    }
+    Ok((Uid::from_raw(uid), Gid::from_raw(gid)))
+}
+
+fn ids(user: &str, passwd: &str) -> Option<(u32, u32)> {
+    if let Some((uid, gid)) = user.split_once(':') {
+        return Some((uid.parse().ok()?, gid.parse().ok()?));
+    }
+    let line = passwd
+        .lines()
+        .find(|line| line.split(':').next() == Some(user))?;
+    let mut fields = line.split(':').skip(2);
+    Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+}
+
+/// The listener of the issuer's documents.
+pub(super) fn issuer_listener(address: SocketAddr) -> Result<TcpListener, GuardError> {
+    let listener = TcpListener::bind(address)
+        .map_err(|source| GuardError::IssuerListen { address, source })?;
+    listener
+        .set_nonblocking(true)
+        .map_err(|source| GuardError::IssuerListen { address, source })?;
+    Ok(listener)
+}
+
+/// Each attested process costs two descriptors.
+pub(super) fn raise_descriptor_limit() {
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    {
+        tracing::warn!(%error, "can't raise the limit of open files");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_by_name_and_by_number() {
+        let passwd = "root:x:0:0::/:/bin/sh\nproxy:x:13:14::/:/bin/false\n";
+        assert_eq!(ids("proxy", passwd), Some((13, 14)));
+        assert_eq!(ids("65534:65533", passwd), Some((65534, 65533)));
+        assert_eq!(ids("prox", passwd), None);
+        assert!(matches!(proxy_user("0:5"), Err(GuardError::ProxyIsRoot)));
+        assert!(matches!(
+            proxy_user("no such user"),
+            Err(GuardError::NoProxyUser(_))
+        ));
+    }
+
+    #[test]
+    fn a_second_guard_with_the_same_directory_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let held = lock(folder.path()).unwrap();
+        assert!(matches!(
+            lock(folder.path()),
+            Err(GuardError::AlreadyRunning(_))
+        ));
+        drop(held);
+        assert!(lock(folder.path()).is_ok());
+    }
+
+    #[test]
+    fn a_taken_port_is_told_with_its_remedy() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let error = issuer_listener(taken.local_addr().unwrap()).unwrap_err();
+        assert!(error.to_string().contains("[issuer]"), "{error}");
+    }
+}
