@@ -126,17 +126,12 @@ impl Scanner {
 
     /// Takes the run of bytes that can't change the state, as far as no limit lies within it.
     fn plain_run(&mut self, bytes: &[u8]) -> usize {
-        let (plain, limit): (fn(u8) -> bool, _) = match self.at {
-            At::Target => (is_target, TARGET_LIMIT),
-            At::Value if self.field == Field::Other => (is_value, HEADER_LIMIT),
+        let room = |limit: usize| (limit - self.part).min(HEAD_LIMIT - self.len);
+        let run = match self.at {
+            At::Target => run_of(bytes, room(TARGET_LIMIT), is_target),
+            At::Value if self.field == Field::Other => run_of(bytes, room(HEADER_LIMIT), is_value),
             _ => return 0,
         };
-        let room = (limit - self.part).min(HEAD_LIMIT - self.len);
-        let run = bytes
-            .iter()
-            .take(room)
-            .take_while(|byte| plain(**byte))
-            .count();
         self.len += run;
         self.part += run;
         run
@@ -385,6 +380,15 @@ impl Scanner {
         });
         Ok(())
     }
+}
+
+/// How many of the first `room` bytes are plain. Generic, so that the test is inlined.
+fn run_of(bytes: &[u8], room: usize, plain: impl Fn(u8) -> bool) -> usize {
+    bytes
+        .iter()
+        .take(room)
+        .take_while(|byte| plain(**byte))
+        .count()
 }
 
 /// RFC 9110, 5.6.2: `tchar`.
