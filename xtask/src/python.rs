@@ -11,7 +11,7 @@ pub(crate) fn interpreter() -> PathBuf {
 
 /// What is to be in the environment, exactly.
 fn requirements() -> PathBuf {
-    workspace::root().join("tests/sdk/requirements.txt")
+    workspace::root().join("tests/clients/requirements.txt")
 }
 
 fn stamp() -> PathBuf {

@@ -1,0 +1,329 @@
+//! A Debian with a real systemd as process 1, in namespaces of a world: no virtual machine, the host's kernel.
+//!
+//! Owns the root file system (made once with mmdebstrap, kept under target/, used through an overlay) and the life of one such
+//! machine. Never touches the host's systemd.
+
+use anyhow::{Context, Result, bail, ensure};
+use imds_guard_tests::{World, binary};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// What the root file system holds beside a minimal Debian.
+const PACKAGES: &str = "systemd,systemd-sysv,dbus,iproute2,curl,procps";
+
+/// A running machine; dropped, its process 1 is killed, and with it all others.
+pub(crate) struct Machine {
+    unshare: Child,
+    init: u32,
+    console: PathBuf,
+}
+
+impl Machine {
+    /// Boot one inside `world`, with imds-guard installed as `systemd/README.md` says, and `policy` as its configuration.
+    pub(crate) fn boot(world: &World, policy: &str) -> Result<Self> {
+        let lower = root_file_system()?;
+        let upper = world.directory().join("root-upper");
+        install(&upper, policy)?;
+        let console = world.directory().join("console.log");
+        let log = fs::File::create(&console)?;
+        let mut command = Command::new("sh");
+        // unshare -C after the move: the cgroup2 mounted inside shows this cgroup as its root.
+        command
+            .args(["-c", r#"echo 0 > "$0/cgroup.procs" && exec "$@""#])
+            .arg(world.cgroup_below("machine")?);
+        command
+            .args([
+                "unshare",
+                "-m",
+                "-p",
+                "-f",
+                "-u",
+                "-i",
+                "-C",
+                "--kill-child",
+                "sh",
+            ])
+            .arg(manifest("systemd/boot.sh"));
+        command
+            .arg(&lower)
+            .arg(&upper)
+            .arg(world.directory())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        let unshare = world.enter(move || command.spawn().context("unshare"))?;
+        let mut machine = Self {
+            unshare,
+            init: 0,
+            console,
+        };
+        machine.wait_booted()?;
+        Ok(machine)
+    }
+
+    fn wait_booted(&mut self) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let children = format!("/proc/{0}/task/{0}/children", self.unshare.id());
+        loop {
+            if let Some(status) = self.unshare.try_wait()? {
+                bail!(
+                    "the machine ended while booting ({status}):\n{}",
+                    self.console()
+                );
+            }
+            let child = fs::read_to_string(&children).unwrap_or_default();
+            if let Ok(init) = child.trim().parse() {
+                self.init = init;
+                let state = self.run(&["systemctl", "is-system-running"])?;
+                // "degraded": some unit of Debian's doesn't work without devices; ours are judged by the tests.
+                if matches!(text(&state).as_str(), "running" | "degraded") {
+                    return Ok(());
+                }
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "not booted after 30 s:\n{}",
+                self.console()
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// What systemd said while booting.
+    pub(crate) fn console(&self) -> String {
+        fs::read_to_string(&self.console).unwrap_or_default()
+    }
+
+    /// Run a command inside, as root, to its end.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Result<Output> {
+        let mut command = Command::new("nsenter");
+        command
+            .args([
+                "--all",
+                "--root",
+                "--wd",
+                "--target",
+                &self.init.to_string(),
+                "--",
+            ])
+            .args(arguments);
+        command
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .stdin(Stdio::null());
+        command.output().context("nsenter")
+    }
+
+    /// The same, and its standard output; its failure is an error with all that it said.
+    pub(crate) fn must(&self, arguments: &[&str]) -> Result<String> {
+        let output = self.run(arguments)?;
+        ensure!(
+            output.status.success(),
+            "{}: {}{}",
+            arguments.join(" "),
+            text(&output),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(text(&output))
+    }
+
+    /// One property of a unit.
+    pub(crate) fn property(&self, unit: &str, name: &str) -> Result<String> {
+        self.must(&["systemctl", "show", "--value", "-p", name, unit])
+    }
+
+    /// A unit's main process, as a pid inside.
+    pub(crate) fn main_pid(&self, unit: &str) -> Result<String> {
+        self.property(unit, "MainPID")
+    }
+
+    /// Wait until a unit is active with another main process than `before`.
+    pub(crate) fn wait_active(&self, unit: &str, before: &str) -> Result<String> {
+        let deadline = Instant::now() + Duration::from_secs(15);
+        loop {
+            let pid = self.main_pid(unit)?;
+            if pid != "0" && pid != before && self.property(unit, "ActiveState")? == "active" {
+                return Ok(pid);
+            }
+            if Instant::now() > deadline {
+                bail!("{unit} isn't active:\n{}", self.journal(unit));
+            }
+            std::thread::sleep(Duration::from_millis(30));
+        }
+    }
+
+    /// What a unit wrote to the journal, for messages.
+    pub(crate) fn journal(&self, unit: &str) -> String {
+        self.run(&["journalctl", "-n", "60", "--no-pager", "-u", unit])
+            .map(|o| text(&o))
+            .unwrap_or_default()
+    }
+
+    /// Ask Azure's metadata address for something, as a transient unit of that name: status code and body.
+    pub(crate) fn ask(&self, unit: &str, target: &str) -> Result<(String, String)> {
+        let name = format!("--unit={unit}");
+        let url = format!("http://169.254.169.254{target}");
+        let mut arguments = vec![
+            "systemd-run",
+            "--quiet",
+            "--wait",
+            "--collect",
+            "--pipe",
+            &name,
+            "-p",
+            "User=nobody",
+        ];
+        arguments.extend([
+            "curl",
+            "-s",
+            "-m",
+            "8",
+            "-H",
+            "Metadata: true",
+            "-w",
+            "\n%{http_code}",
+            &url,
+        ]);
+        let output = self.run(&arguments)?;
+        let (body, code) = text(&output)
+            .rsplit_once('\n')
+            .map_or((String::new(), text(&output)), |(b, c)| {
+                (b.into(), c.into())
+            });
+        Ok((code, body))
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let journal = self.journal("imds-guard*");
+            say(&format!(
+                "== console\n{}\n== journal\n{journal}",
+                self.console()
+            ));
+        }
+        // Signals from outside reach a namespace's process 1 only when they can't be refused.
+        if let Ok(init) = i32::try_from(self.init)
+            && init > 1
+        {
+            let _gone_already = kill(Pid::from_raw(init), Signal::SIGKILL);
+        }
+        let _reaped = self.unshare.wait();
+    }
+}
+
+fn say(text: &str) {
+    let _nobody_listens = std::io::Write::write_all(&mut std::io::stderr(), text.as_bytes());
+}
+
+/// Trimmed standard output.
+pub(crate) fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// A path below `tests/`.
+fn manifest(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// Copy the binary and the units to where a package puts them, into the layer above the root file system.
+fn install(upper: &Path, policy: &str) -> Result<()> {
+    let units = manifest("../systemd");
+    let files = [
+        (binary("imds-guard")?, "usr/bin/imds-guard"),
+        (
+            units.join("imds-guard.service"),
+            "etc/systemd/system/imds-guard.service",
+        ),
+        (
+            units.join("imds-guard-proxy.service"),
+            "etc/systemd/system/imds-guard-proxy.service",
+        ),
+        (
+            units.join("sysusers.d/imds-guard.conf"),
+            "usr/lib/sysusers.d/imds-guard.conf",
+        ),
+        (
+            units.join("tmpfiles.d/imds-guard.conf"),
+            "usr/lib/tmpfiles.d/imds-guard.conf",
+        ),
+    ];
+    for (from, to) in files {
+        let to = upper.join("top").join(to);
+        fs::create_dir_all(to.parent().context("a file without a folder")?)?;
+        fs::copy(&from, &to).with_context(|| from.display().to_string())?;
+    }
+    let etc = upper.join("top/etc/imds-guard");
+    fs::create_dir_all(&etc)?;
+    fs::write(etc.join("imds-guard.toml"), policy).context("the configuration")
+}
+
+/// A Debian of the host's own release (whose C library the binary is linked against), made once.
+fn root_file_system() -> Result<PathBuf> {
+    let release = fs::read_to_string("/etc/os-release")?;
+    let suite = release
+        .lines()
+        .find_map(|l| l.strip_prefix("VERSION_CODENAME="))
+        .context("not a Debian: no VERSION_CODENAME")?;
+    let root = binary("imds-guard")?
+        .ancestors()
+        .nth(2)
+        .context("no target directory")?
+        .join(format!("systemd-root/{suite}"));
+    if root.join("made").is_file() {
+        return Ok(root.join("tree"));
+    }
+    say("making a root file system for systemd (about 40 s, once)\n");
+    let _an_unfinished_one = fs::remove_dir_all(&root);
+    fs::create_dir_all(&root)?;
+    let mut command = Command::new("mmdebstrap");
+    command.args([
+        "--quiet",
+        "--mode=root",
+        "--variant=minbase",
+        "--format=directory",
+        &format!("--include={PACKAGES}"),
+    ]);
+    command.args([
+        "--aptopt=APT::Install-Recommends \"false\"",
+        "--aptopt=Acquire::Languages \"none\"",
+    ]);
+    command.args(
+        ["man", "doc", "locale"].map(|part| format!("--dpkgopt=path-exclude=/usr/share/{part}/*")),
+    );
+    // The host's own sources: whoever has a mirror nearby has it there.
+    command
+        .arg(suite)
+        .arg(root.join("tree"))
+        .args(sources())
+        .stdin(Stdio::null());
+    let output = command.output().context("mmdebstrap: cargo xtask setup")?;
+    ensure!(
+        output.status.success(),
+        "mmdebstrap: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    fs::write(root.join("made"), "")?;
+    Ok(root.join("tree"))
+}
+
+fn sources() -> Vec<PathBuf> {
+    let folder = fs::read_dir("/etc/apt/sources.list.d")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path());
+    let files = folder.chain([PathBuf::from("/etc/apt/sources.list")]);
+    files
+        .filter(|file| {
+            file.extension()
+                .is_some_and(|e| e == "sources" || e == "list")
+                && file.metadata().is_ok_and(|m| m.len() > 0)
+        })
+        .collect()
+}
