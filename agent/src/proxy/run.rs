@@ -80,9 +80,11 @@ pub fn run(seam: OwnedFd) -> Result<(), ProxyError> {
         .enable_io()
         .enable_time()
         .build()?;
+    // Asked before the sandbox, which does not allow the question.
+    let descriptors = descriptors();
     sandbox::enter()?;
     LocalSet::new().block_on(&runtime, async {
-        let (proxy, pushed) = welcome.into_proxy(seam)?;
+        let (proxy, pushed) = welcome.into_proxy(seam, descriptors)?;
         serve(proxy, pushed).await
     })
 }
@@ -131,7 +133,11 @@ impl Welcome {
         })
     }
 
-    fn into_proxy(self, seam: OwnedFd) -> Result<(Serving, Rc<Seam>), ProxyError> {
+    fn into_proxy(
+        self,
+        seam: OwnedFd,
+        descriptors: usize,
+    ) -> Result<(Serving, Rc<Seam>), ProxyError> {
         let seam = Seam::new(seam)?;
         let kernel = Rc::new(self.maps);
         let proxy = Proxy::new(
@@ -140,7 +146,7 @@ impl Welcome {
             self.policy,
             self.audit,
             self.netns_cookie,
-            descriptors(),
+            descriptors,
         );
         let serving = Serving {
             proxy,
