@@ -67,6 +67,9 @@ fn check(head: &[u8]) {
             })
             .count()
     };
-    assert_eq!(named("transfer-encoding") + named("upgrade") + named("expect"), 0);
+    assert_eq!(
+        named("transfer-encoding") + named("upgrade") + named("expect"),
+        0
+    );
     assert!(named("content-length") <= 1);
 }

@@ -14,14 +14,19 @@ fuzz_target!(|target: &str| {
     if let Ok(segments) = path::segments(raw) {
         let canonical = path::join(&segments);
         assert!(!canonical.contains("//") && !canonical.contains(['%', '\\', ';', '#', '\0', ' ']));
-        assert!(segments.iter().all(|s| s != "." && s != ".." && !s.is_empty() && !s.contains('/')));
+        assert!(
+            segments
+                .iter()
+                .all(|s| s != "." && s != ".." && !s.is_empty() && !s.contains('/'))
+        );
         assert_eq!(path::segments(&path::encode(&canonical)), Ok(segments));
     }
     let Ok(call) = parse(target) else { return };
     let path = call.path().to_ascii_lowercase();
     if path.starts_with("/metadata/identity") && path != "/metadata/identity/info" {
         assert!(
-            matches!(call.request, Request::Credential(_)) || !path.starts_with("/metadata/identity/") && path != "/metadata/identity",
+            matches!(call.request, Request::Credential(_))
+                || !path.starts_with("/metadata/identity/") && path != "/metadata/identity",
             "{:?}",
             call.request
         );
@@ -35,7 +40,10 @@ fuzz_target!(|target: &str| {
 });
 
 fn parse(target: &str) -> Result<Call, Malformed> {
-    let headers = [("Host", b"169.254.169.254".as_slice()), ("Metadata", b"true")];
+    let headers = [
+        ("Host", b"169.254.169.254".as_slice()),
+        ("Metadata", b"true"),
+    ];
     let head = RequestHead {
         method: "GET",
         target,

@@ -4,16 +4,21 @@
 //! comes back.
 #![no_main]
 
-use imds_guard_core::seam::{ASK_LIMIT, Answer, Ask, PolicyFiles, RESOURCE_LIMIT};
 use imds_guard_core::request::{CredentialAsk, Request};
+use imds_guard_core::seam::{ASK_LIMIT, Answer, Ask, PolicyFiles, RESOURCE_LIMIT};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|packet: &[u8]| {
     if let Ok(ask) = Ask::decode(packet) {
         assert!(packet.len() <= ASK_LIMIT);
-        assert_eq!(ask.encode().as_deref(), Ok(packet), "two encodings of one ask");
+        assert_eq!(
+            ask.encode().as_deref(),
+            Ok(packet),
+            "two encodings of one ask"
+        );
         if let Ask::Sign { ask, .. } = ask {
-            let Request::Credential(CredentialAsk::AzureToken { resource, .. }) = ask.request() else {
+            let Request::Credential(CredentialAsk::AzureToken { resource, .. }) = ask.request()
+            else {
                 panic!("a sign ask is for a credential")
             };
             assert!(!resource.is_empty() && resource.len() <= RESOURCE_LIMIT);
@@ -24,6 +29,9 @@ fuzz_target!(|packet: &[u8]| {
         assert_eq!(again, Ok(Ok(answer)));
     }
     if let Ok(files) = PolicyFiles::decode(packet) {
-        assert_eq!(files.encode().map(|bytes| PolicyFiles::decode(&bytes)), Ok(Ok(files)));
+        assert_eq!(
+            files.encode().map(|bytes| PolicyFiles::decode(&bytes)),
+            Ok(Ok(files))
+        );
     }
 });
