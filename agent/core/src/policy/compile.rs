@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::diagnostic::{Diagnostic, Diagnostics, Place, Severity, Source, line_column};
 use super::document::{At, Files, Text};
+use super::read::NOT_TOML;
 use super::resource::{Kind, Targets};
 use super::set::PolicySet;
 use super::{Compiled, Document, Identity, Includes, preset};
@@ -23,14 +24,20 @@ pub fn includes(main: &Source) -> Result<Includes, Diagnostics> {
     let mut files = Files::default();
     let all = super::read::read(&mut files, 0, main, true);
     let wanted = files.include.iter().map(|text| text.value.clone());
-    let files = wanted
+    let files: Vec<_> = wanted
         .filter(|name| !name.starts_with(preset::PREFIX))
         .collect();
     let diagnostics = Diagnostics {
         sources: vec![main.clone()],
         all,
     };
-    if diagnostics.has_errors() {
+    // Only a file that can't be read at all ends it here: everything else is told by compile, with the included files' errors.
+    if files.is_empty()
+        && diagnostics
+            .all
+            .iter()
+            .any(|d| d.title.starts_with(NOT_TOML))
+    {
         return Err(diagnostics);
     }
     Ok(Includes { files })

@@ -48,6 +48,23 @@ pub struct Diagnostic {
     pub help: String,
 }
 
+/// A diagnostic without its source text.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Finding {
+    /// How bad.
+    pub severity: Severity,
+    /// The source's name.
+    pub file: Arc<str>,
+    /// 1-based.
+    pub line: u32,
+    /// 1-based, in characters.
+    pub column: u32,
+    /// What is wrong.
+    pub title: String,
+    /// What to write instead.
+    pub help: String,
+}
+
 /// Everything there is to say, with the texts that it speaks of. Its `Display` is what the operator reads.
 #[derive(Debug, Clone, Default)]
 pub struct Diagnostics {
@@ -68,6 +85,23 @@ impl Diagnostics {
         self.sources.get(place.source).map_or((1, 1), |source| {
             line_column(&source.text, place.bytes.start)
         })
+    }
+
+    /// The same as data, for `--json`.
+    pub fn findings(&self) -> Vec<Finding> {
+        let finding = |d: &Diagnostic| {
+            let (line, column) = self.line_column(&d.place);
+            let source = self.sources.get(d.place.source);
+            Finding {
+                severity: d.severity,
+                file: source.map_or_else(|| "".into(), |s| s.name.clone()),
+                line,
+                column,
+                title: d.title.clone(),
+                help: d.help.clone(),
+            }
+        };
+        self.all.iter().map(finding).collect()
     }
 
     fn render(&self, diagnostic: &Diagnostic) -> String {

@@ -31,6 +31,9 @@ const ORIGINS: [(&str, Origin); 4] = [
     ("assume", Origin::Assume),
 ];
 
+/// How the complaint about a file that is not TOML begins.
+pub(crate) const NOT_TOML: &str = "this isn't TOML";
+
 /// Reads one source into `files`. `main`: whether it may hold configuration beside policy.
 pub(crate) fn read(
     files: &mut Files,
@@ -47,7 +50,7 @@ pub(crate) fn read(
         let span = error.span().unwrap_or(0..0);
         reader.error(
             span,
-            format!("this isn't TOML: {}", error.message()),
+            format!("{NOT_TOML}: {}", error.message()),
             "write TOML 1.0: key = \"value\", [table], [[list of tables]]".into(),
         );
     }

@@ -142,6 +142,11 @@ impl PolicySet {
         toml::to_string(&self.files)
     }
 
+    /// How many workloads there are.
+    pub fn workload_count(&self) -> usize {
+        self.workloads.len()
+    }
+
     /// How many allow and deny rules there are.
     pub fn rules(&self) -> usize {
         self.allows.len() + self.denies.len()

@@ -1,0 +1,140 @@
+//! The request that an operator types: `GET /metadata/identity/oauth2/token?resource=…`. Azure's goes through the real
+//! dialect; those of clouds whose dialects aren't served yet are read here, for policy alone, and nothing is sent.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use imds_guard_core::http::RequestHead;
+use imds_guard_core::imds::{self, Arrival, Service};
+use imds_guard_core::request::{Cloud, CredentialAsk, Request};
+
+/// Where Azure's, Amazon's and Google's requests go.
+const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254));
+
+/// Reads it; the error says what to write.
+pub(super) fn parse(text: &str) -> Result<Request, String> {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let (method, target) = match words[..] {
+        [method, target] => (method, target),
+        [target] => ("GET", target),
+        _ => return Err(format!("`{text}` is no request: write METHOD /PATH?QUERY")),
+    };
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    if path.starts_with("/latest/") {
+        return aws(path);
+    }
+    if path == "/computeMetadata" || path.starts_with("/computeMetadata/") {
+        return gcp(path, query);
+    }
+    azure(method, target, query)
+}
+
+fn azure(method: &str, target: &str, query: &str) -> Result<Request, String> {
+    let version = !query
+        .split('&')
+        .any(|pair| pair.starts_with("api-version="));
+    // What every client sends and no operator wants to type.
+    let target = match (version, query.is_empty()) {
+        (false, _) => target.to_owned(),
+        (true, true) => format!("{}?api-version=2021-02-01", target.trim_end_matches('?')),
+        (true, false) => format!("{target}&api-version=2021-02-01"),
+    };
+    let headers: [(&str, &[u8]); 2] = [("Host", b"169.254.169.254"), ("Metadata", b"true")];
+    let head = RequestHead {
+        method,
+        target: &target,
+        headers: &headers,
+    };
+    let arrival = Arrival {
+        service: Service::AzureImds,
+        address: ADDRESS,
+        port: 80,
+    };
+    let call = imds::parse(&head, &arrival)
+        .map_err(|e| format!("the agent would refuse `{method} {target}` as malformed: {e:?}"))?;
+    Ok(call.request)
+}
+
+fn aws(path: &str) -> Result<Request, String> {
+    const ROLES: &str = "/latest/meta-data/iam/security-credentials/";
+    if let Some(role) = path.strip_prefix(ROLES).filter(|role| !role.is_empty()) {
+        let role = role.into();
+        return Ok(Request::Credential(CredentialAsk::AwsRole { role }));
+    }
+    read(Cloud::Aws, path, false)
+}
+
+fn gcp(path: &str, query: &str) -> Result<Request, String> {
+    let value = |key: &str| {
+        let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+        pairs.into_iter().find(|(k, _)| *k == key).map(|(_, v)| v)
+    };
+    let below = path.strip_prefix("/computeMetadata/v1/instance/service-accounts/");
+    match below.and_then(|rest| rest.split_once('/')) {
+        Some((account, "token")) => Ok(Request::Credential(CredentialAsk::GcpToken {
+            account: account.into(),
+            scopes: list(value("scopes").unwrap_or_default()),
+        })),
+        Some((account, "identity")) => Ok(Request::Credential(CredentialAsk::GcpIdentity {
+            account: account.into(),
+            audience: value("audience").ok_or("add ?audience=…")?.into(),
+        })),
+        _ => {
+            let subtree = value("recursive").is_some_and(|v| v.eq_ignore_ascii_case("true"));
+            read(Cloud::Gcp, path, subtree)
+        }
+    }
+}
+
+fn list(text: &str) -> Vec<Arc<str>> {
+    let items = text.split(',').filter(|item| !item.is_empty());
+    items.map(Arc::from).collect()
+}
+
+fn read(cloud: Cloud, path: &str, subtree: bool) -> Result<Request, String> {
+    let path = path.strip_suffix('/').unwrap_or(path);
+    let odd = |segment: &str| matches!(segment, "" | "." | "..");
+    if path.contains('%') || path.split('/').skip(1).any(odd) {
+        return Err(format!(
+            "`{path}` is not a canonical path: write it decoded, without empty or dot segments"
+        ));
+    }
+    Ok(Request::Read {
+        cloud,
+        path: path.into(),
+        subtree,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_of_every_cloud() {
+        for (text, credential) in [
+            (
+                "GET /metadata/identity/oauth2/token?resource=https://vault.azure.net",
+                true,
+            ),
+            ("/metadata/instance/compute/location", false),
+            ("GET /latest/meta-data/iam/security-credentials/batch", true),
+            ("GET /latest/meta-data/placement/region", false),
+            (
+                "GET /computeMetadata/v1/instance/service-accounts/default/token?scopes=a,b",
+                true,
+            ),
+            ("GET /computeMetadata/v1/?recursive=true", false),
+        ] {
+            let request = parse(text).unwrap_or_else(|e| panic!("{text}: {e}"));
+            assert_eq!(
+                matches!(request, Request::Credential(_)),
+                credential,
+                "{text}"
+            );
+        }
+        for bad in ["", "GET /a /b", "GET /latest/../x", "GET /metadata/nothing"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+}
