@@ -18,7 +18,6 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-#[expect(clippy::print_stdout, reason = "how a build script talks to cargo")]
 fn main() -> io::Result<()> {
     println!("cargo::rustc-check-cfg=cfg(ebpf_stub)");
     println!("cargo::rerun-if-env-changed=IMDS_GUARD_EBPF_OBJECT");

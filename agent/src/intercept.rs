@@ -8,6 +8,7 @@
 //! Must never: detach at exit (losing the agent loses access, never protection); give out a writable descriptor of the
 //! attribution map.
 
+pub mod cost;
 mod endpoints;
 pub mod environment;
 mod error;

@@ -147,7 +147,7 @@ fn the_proxys_descriptor_reads_records_and_forges_none() {
     let mut holder = guarded.start(ENFORCE).unwrap();
     assert_eq!(
         holder.ask("forge").unwrap(),
-        format!("{} none", nix::libc::EPERM)
+        format!("{} none", libc::EPERM)
     );
     // The twin is every other test: the takers read records through this very descriptor.
     guarded.call_as_web(&["once", IMDS]).unwrap();

@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt as _;
 
 /// Length on the wire.
 pub(crate) const LENGTH: usize = 32;
-const MAGIC: u32 = 0x434c_414d;
+pub(crate) const MAGIC: u32 = 0x434c_414d;
 
 /// A process as it sees itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,18 +35,5 @@ impl Claim {
         out[16..24].copy_from_slice(&self.cgroup.to_ne_bytes());
         out[24..].copy_from_slice(&self.exe.to_ne_bytes());
         out
-    }
-
-    pub(crate) fn parse(bytes: &[u8; LENGTH]) -> Option<Self> {
-        let word = |at: usize| Some(u32::from_ne_bytes(bytes[at..at + 4].try_into().ok()?));
-        let long = |at: usize| Some(u64::from_ne_bytes(bytes[at..at + 8].try_into().ok()?));
-        (word(0)? == MAGIC).then_some(())?;
-        Some(Self {
-            tgid: word(4)?,
-            uid: word(8)?,
-            gid: word(12)?,
-            cgroup: long(16)?,
-            exe: long(24)?,
-        })
     }
 }

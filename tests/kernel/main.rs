@@ -1,6 +1,7 @@
 //! Interception and attribution, on the real kernel through the loaded programs. Each negative has a positive twin.
 
 mod attribution;
+mod cost;
 mod guarded;
 mod lifetime;
 mod steering;

@@ -14,21 +14,19 @@ const ECONNREFUSED: &str = "errno 111";
 const WIRESERVER: &str = "168.63.129.16:80";
 
 /// A server inside the world that answers each connection with `answer`; lives as long as the test process.
-fn serve(guarded: &Guarded, address: &str, answer: &'static [u8]) {
-    let listener = guarded
-        .world
-        .enter(|| Ok(TcpListener::bind(address)?))
-        .unwrap();
+fn serve(guarded: &Guarded, address: &str, answer: &'static [u8]) -> anyhow::Result<()> {
+    let listener = guarded.world.enter(|| Ok(TcpListener::bind(address)?))?;
     std::thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
             let _claim = stream.read(&mut [0; 64]);
             let _gone = stream.write_all(answer);
         }
     });
+    Ok(())
 }
 
-fn accepted(holder: &mut Holder) -> u64 {
-    holder.number("tally", "accepted").unwrap()
+fn accepted(holder: &mut Holder) -> anyhow::Result<u64> {
+    holder.number("tally", "accepted")
 }
 
 #[test]
@@ -63,13 +61,13 @@ fn other_ports_and_other_addresses_are_left_alone() {
     let guarded = Guarded::new("others").unwrap();
     let mut holder = guarded.start(ENFORCE).unwrap();
     for other in ["169.254.169.254:53", "127.0.0.1:80", WIRESERVER] {
-        serve(&guarded, other, b"o");
+        serve(&guarded, other, b"o").unwrap();
         assert_eq!(
             guarded.call_as_web(&["once", other]).unwrap(),
             format!("ok {other}")
         );
     }
-    assert_eq!(accepted(&mut holder), 0);
+    assert_eq!(accepted(&mut holder).unwrap(), 0);
     assert!(
         guarded
             .call_as_web(&["udp", "169.254.169.254:53"])
@@ -121,7 +119,7 @@ fn only_a_marked_listener_is_steered_to() {
     holder.kill().unwrap();
     assert_eq!(guarded.call_as_web(&["once", IMDS]).unwrap(), ECONNREFUSED);
     // Somebody takes the port: refused just the same.
-    serve(&guarded, &format!("127.0.0.1:{PORT}"), b"f");
+    serve(&guarded, &format!("127.0.0.1:{PORT}"), b"f").unwrap();
     assert!(
         guarded
             .call_as_web(&["once", &format!("127.0.0.1:{PORT}")])
@@ -138,8 +136,8 @@ fn the_upstream_mark_exempts_for_its_endpoint_and_nothing_else_does() {
     let guarded = Guarded::new("upstream").unwrap();
     let endpoints = format!("{ENFORCE};168.63.129.16,80,enforce,8");
     let mut holder = guarded.start(&endpoints).unwrap();
-    serve(&guarded, IMDS, b"u");
-    serve(&guarded, WIRESERVER, b"w");
+    serve(&guarded, IMDS, b"u").unwrap();
+    serve(&guarded, WIRESERVER, b"w").unwrap();
     assert_eq!(
         holder.ask(&format!("upstream 7 {IMDS}")).unwrap(),
         "answer u"
@@ -172,7 +170,7 @@ fn the_upstream_mark_exempts_for_its_endpoint_and_nothing_else_does() {
 fn observe_touches_nothing_and_notes_who() {
     require!(Root, Cgroup2, Bpf);
     let guarded = Guarded::new("observe").unwrap();
-    serve(&guarded, IMDS, b"r");
+    serve(&guarded, IMDS, b"r").unwrap();
     let mut holder = guarded.start("169.254.169.254,80,observe,7").unwrap();
     assert!(
         guarded
@@ -180,7 +178,7 @@ fn observe_touches_nothing_and_notes_who() {
             .unwrap()
             .starts_with("ok")
     );
-    assert_eq!(accepted(&mut holder), 0);
+    assert_eq!(accepted(&mut holder).unwrap(), 0);
     assert_eq!(
         holder.ask("event").unwrap(),
         "protocol=6 mode=1 uid=1001 endpoint=7 port=80"
@@ -197,7 +195,7 @@ fn observe_touches_nothing_and_notes_who() {
         "ok"
     );
     guarded.call_as_web(&["once", IMDS]).unwrap();
-    assert_eq!(accepted(&mut holder), 1);
+    assert_eq!(accepted(&mut holder).unwrap(), 1);
 }
 
 #[test]
@@ -205,7 +203,7 @@ fn observe_touches_nothing_and_notes_who() {
 fn audit_steers_and_lets_through_when_the_agent_is_away() {
     require!(Root, Cgroup2, Bpf);
     let guarded = Guarded::new("audit").unwrap();
-    serve(&guarded, IMDS, b"r");
+    serve(&guarded, IMDS, b"r").unwrap();
     let mut holder = guarded.start("169.254.169.254,80,audit,7").unwrap();
     assert!(
         guarded
@@ -213,7 +211,7 @@ fn audit_steers_and_lets_through_when_the_agent_is_away() {
             .unwrap()
             .starts_with("ok")
     );
-    assert_eq!(accepted(&mut holder), 1);
+    assert_eq!(accepted(&mut holder).unwrap(), 1);
     assert!(
         guarded
             .call_as_web(&["udp", IMDS])

@@ -40,8 +40,14 @@ pub(super) fn load(object: &[u8], port: u16, maps: &Path) -> Result<Ebpf, Interc
     if object.is_empty() {
         return Err(InterceptError::NoPrograms);
     }
-    let offsets: Offsets = offsets::of_running_kernel()?;
-    let mut loader = EbpfLoader::new();
+    // aya parses the kernel's type information whether it is needed or not, which takes most of a start: the offsets
+    // are read beside it.
+    let (offsets, mut loader): (Result<Offsets, _>, _) = std::thread::scope(|scope| {
+        let offsets = scope.spawn(offsets::of_running_kernel);
+        let loader = EbpfLoader::new();
+        (offsets.join().unwrap_or_else(|_| Err(unreadable())), loader)
+    });
+    let offsets = offsets?;
     loader
         .override_global(global::PROXY_PORT, &port, true)
         .override_global(global::OFFSETS, &offsets, true);
@@ -58,6 +64,12 @@ pub(super) fn load(object: &[u8], port: u16, maps: &Path) -> Result<Ebpf, Interc
         load_program(program).map_err(|e| refused(name, e))?;
     }
     Ok(ebpf)
+}
+
+fn unreadable() -> InterceptError {
+    InterceptError::NoBtf {
+        detail: "reading it failed unexpectedly".into(),
+    }
 }
 
 fn load_program(program: &mut Program) -> Result<(), ProgramError> {

@@ -16,7 +16,7 @@ const KIND_UNION: u32 = 5;
 ///
 /// # Errors
 /// [`InterceptError::NoBtf`] with what was not found.
-pub fn of_running_kernel() -> Result<Offsets, InterceptError> {
+pub(super) fn of_running_kernel() -> Result<Offsets, InterceptError> {
     let bytes = std::fs::read(VMLINUX).map_err(|e| InterceptError::NoBtf {
         detail: format!("{VMLINUX}: {e}"),
     })?;
@@ -56,7 +56,22 @@ struct Btf<'a> {
     strings: &'a [u8],
     /// Byte position of each type; id 0 is `void`.
     positions: Vec<u32>,
+    /// Ids of the structs that are asked for, found in the one pass over all types.
+    structs: Vec<(&'static str, u32)>,
 }
+
+/// The structs that [`Btf::parse`] looks out for.
+const STRUCTS: [&str; 9] = [
+    "task_struct",
+    "cred",
+    "mm_struct",
+    "file",
+    "inode",
+    "super_block",
+    "sock",
+    "cgroup",
+    "kernfs_node",
+];
 
 fn word(bytes: &[u8], at: usize) -> Option<u32> {
     let four = bytes.get(at..at.checked_add(4)?)?;
@@ -82,19 +97,38 @@ impl<'a> Btf<'a> {
             bytes.get(start..start.checked_add(word(bytes, at + 4)? as usize)?)
         };
         let (types, strings) = (section(8)?, section(16)?);
-        let mut positions = vec![u32::MAX];
-        let mut at = 0;
-        while at < types.len() {
-            positions.push(u32::try_from(at).ok()?);
-            let info = word(types, at + 4)?;
-            // Enum members of 8 bytes (kind 6), of 12 (kind 19); struct members of 12.
-            at += 12 + extra((info >> 24) & 0x1f, (info & 0xffff) as usize);
-        }
-        Some(Self {
+        let mut btf = Self {
             types,
             strings,
-            positions,
-        })
+            positions: vec![u32::MAX],
+            structs: Vec::new(),
+        };
+        let mut at = 0;
+        while at < types.len() {
+            let id = u32::try_from(btf.positions.len()).ok()?;
+            btf.positions.push(u32::try_from(at).ok()?);
+            let info = word(types, at + 4)?;
+            let kind = (info >> 24) & 0x1f;
+            if kind == KIND_STRUCT {
+                btf.note_struct(id, word(types, at)?);
+            }
+            at += 12 + extra(kind, (info & 0xffff) as usize);
+        }
+        Some(btf)
+    }
+
+    /// Of several structs of one name the first counts, as for the kernel's own look-up.
+    fn note_struct(&mut self, id: u32, name: u32) {
+        let wanted = STRUCTS.into_iter().find(|n| self.name_is(name, n));
+        if let Some(wanted) = wanted
+            && self.struct_id(wanted).is_none()
+        {
+            self.structs.push((wanted, id));
+        }
+    }
+
+    fn struct_id(&self, name: &str) -> Option<u32> {
+        self.structs.iter().find(|(n, _)| *n == name).map(|s| s.1)
     }
 
     fn name_is(&self, name_offset: u32, name: &str) -> bool {
@@ -102,15 +136,6 @@ impl<'a> Btf<'a> {
             .get(name_offset as usize..)
             .and_then(|s| s.strip_prefix(name.as_bytes()))
             .is_some_and(|rest| rest.first() == Some(&0))
-    }
-
-    fn find_struct(&self, name: &str) -> Option<u32> {
-        let found = self.positions.iter().skip(1).position(|&at| {
-            let at = at as usize;
-            word(self.types, at + 4).is_some_and(|info| (info >> 24) & 0x1f == KIND_STRUCT)
-                && word(self.types, at).is_some_and(|n| self.name_is(n, name))
-        })?;
-        u32::try_from(found + 1).ok()
     }
 
     /// Position and info of a type behind typedefs and qualifiers.
@@ -158,7 +183,7 @@ impl<'a> Btf<'a> {
     }
 
     fn offset(&self, name: &str, path: &str) -> Option<u32> {
-        let mut id = self.find_struct(name)?;
+        let mut id = self.struct_id(name)?;
         let mut total = 0;
         for part in path.split('.') {
             let (offset, of) = self.member(id, part, 0)?;
@@ -197,25 +222,26 @@ mod tests {
         assert_eq!(offsets.cred_egid, offsets.cred_euid + 4);
     }
 
-    /// `struct outer { int pad; struct { int a; } ; }` built by hand: through the anonymous member.
+    /// `struct inode { int pad; struct { int a; } ; }` built by hand: through the anonymous member.
     #[test]
     fn walks_through_anonymous_members() {
-        let strings = b"\0outer\0pad\0a\0";
+        let strings = b"\0inode\0pad\0a\0";
         let mut types = Vec::new();
         let mut put = |words: &[u32]| words.iter().for_each(|w| types.extend(w.to_ne_bytes()));
         put(&[0, 1 << 24, 4, 32]); // 1: int
         put(&[0, KIND_STRUCT << 24 | 1, 4, 11, 1, 0]); // 2: anonymous { a }
-        put(&[1, KIND_STRUCT << 24 | 2, 8, 7, 1, 0, 0, 2, 32]); // 3: outer
+        put(&[1, KIND_STRUCT << 24 | 2, 8, 7, 1, 0, 0, 2, 32]); // 3: the struct
         let mut bytes = Vec::new();
-        let (tl, sl) = (types.len() as u32, strings.len() as u32);
+        let length = |n: usize| u32::try_from(n).unwrap();
+        let (tl, sl) = (length(types.len()), length(strings.len()));
         for w in [0x0001_eb9f, 24, 0, tl, tl, sl] {
             bytes.extend(u32::to_ne_bytes(w));
         }
         bytes.extend(&types);
         bytes.extend(strings);
         let btf = Btf::parse(&bytes).unwrap();
-        assert_eq!(btf.offset("outer", "a"), Some(4));
-        assert_eq!(btf.offset("outer", "pad"), Some(0));
-        assert_eq!(btf.offset("outer", "b"), None);
+        assert_eq!(btf.offset("inode", "a"), Some(4));
+        assert_eq!(btf.offset("inode", "pad"), Some(0));
+        assert_eq!(btf.offset("inode", "b"), None);
     }
 }

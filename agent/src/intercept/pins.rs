@@ -37,7 +37,7 @@ impl Pins {
     /// Makes the directories.
     pub(super) fn open(directory: &Path) -> Result<Self, InterceptError> {
         environment::pin_directory(directory)?;
-        let layout = directory.join(format!("layout-{ABI_VERSION}"));
+        let layout = layout(directory);
         let mut pins = Self {
             directory: directory.to_owned(),
             made: Vec::new(),
@@ -59,7 +59,7 @@ impl Pins {
     }
 
     fn links(&self) -> PathBuf {
-        self.layout.join("links")
+        links(&self.directory)
     }
 
     /// Whether this start made the layout, rather than finding it.
@@ -123,6 +123,15 @@ impl Drop for Pins {
     }
 }
 
+fn layout(directory: &Path) -> PathBuf {
+    directory.join(format!("layout-{ABI_VERSION}"))
+}
+
+/// Where the links of this layout are.
+pub(super) fn links(directory: &Path) -> PathBuf {
+    layout(directory).join("links")
+}
+
 /// Whether the program took the place of the one behind the link at `pin`. Not if there is none or it is elsewhere.
 fn swap(program: &Program, pin: &Path, cgroup_id: u64) -> Result<bool, InterceptError> {
     let link = match bpf::open_pinned(pin) {
@@ -130,8 +139,8 @@ fn swap(program: &Program, pin: &Path, cgroup_id: u64) -> Result<bool, Intercept
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(e) => return Err(InterceptError::system("opening a pinned link")(e)),
     };
-    let at = bpf::link_cgroup_id(link.as_fd()).map_err(InterceptError::system("reading a link"))?;
-    if at != cgroup_id {
+    let at = bpf::link_info(link.as_fd()).map_err(InterceptError::system("reading a link"))?;
+    if at.cgroup_id != cgroup_id {
         return Ok(false);
     }
     let fd = program.fd().map_err(|e| InterceptError::WrongObject {

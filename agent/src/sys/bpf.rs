@@ -232,11 +232,20 @@ pub(crate) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
     bpf(Command::LinkUpdate, &mut attr).map(drop)
 }
 
-/// The id of the cgroup that a cgroup link is attached to; 0 if that cgroup is gone.
+/// Where a cgroup link is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LinkPlace {
+    /// Id of the program behind it.
+    pub(crate) program_id: u32,
+    /// Id of the cgroup; 0 if that is gone.
+    pub(crate) cgroup_id: u64,
+}
+
+/// What a cgroup link joins.
 ///
 /// # Errors
 /// The errno of bpf(2).
-pub(crate) fn link_cgroup_id(link: BorrowedFd<'_>) -> io::Result<u64> {
+pub(crate) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkPlace> {
     let mut info = CgroupLinkInfo::default();
     let mut attr = Info {
         bpf_fd: number(link),
@@ -244,7 +253,10 @@ pub(crate) fn link_cgroup_id(link: BorrowedFd<'_>) -> io::Result<u64> {
         info: std::ptr::from_mut(&mut info) as u64,
     };
     bpf(Command::ObjGetInfoByFd, &mut attr)?;
-    Ok(info.cgroup_id)
+    Ok(LinkPlace {
+        program_id: info.prog_id,
+        cgroup_id: info.cgroup_id,
+    })
 }
 
 /// An event out of the ring buffer's bytes; `None` if they are too few.

@@ -45,6 +45,7 @@ fn main() -> anyhow::Result<()> {
             talk(fd, address)
         }
         "udp" => udp(address),
+        "udps" => udps(address, number(0)?),
         "icmp" => icmp(address),
         "flood" => flood(address, number(0)?, number(1)?),
         "exec" => exec(address),
@@ -95,9 +96,9 @@ fn stream(address: SocketAddr) -> anyhow::Result<OwnedFd> {
 
 /// An IPv4 Multipath TCP socket, which nix can't name.
 fn mptcp() -> anyhow::Result<OwnedFd> {
-    let flags = nix::libc::SOCK_STREAM | nix::libc::SOCK_CLOEXEC;
+    let flags = libc::SOCK_STREAM | libc::SOCK_CLOEXEC;
     // SAFETY: plain arguments.
-    let fd = unsafe { nix::libc::socket(nix::libc::AF_INET, flags, nix::libc::IPPROTO_MPTCP) };
+    let fd = unsafe { libc::socket(libc::AF_INET, flags, libc::IPPROTO_MPTCP) };
     let fd = nix::errno::Errno::result(fd)?;
     // SAFETY: just made, and nobody else's.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
@@ -131,6 +132,15 @@ fn udp(to: SocketAddr) -> anyhow::Result<String> {
     let socket = UdpSocket::bind(if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
     socket.connect(to)?;
     Ok(socket.peer_addr()?.to_string())
+}
+
+/// Dials `count` times with one socket: hardly more than the connect program runs.
+fn udps(to: SocketAddr, count: u64) -> anyhow::Result<String> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    for _ in 0..count {
+        socket.connect(to)?;
+    }
+    Ok(count.to_string())
 }
 
 /// A ping socket; needs net.ipv4.ping_group_range.
@@ -177,7 +187,7 @@ fn one_of_many(to: SocketAddr, claim: &[u8], i: u64) -> anyhow::Result<()> {
         setsockopt(
             &s.as_fd(),
             Linger,
-            &nix::libc::linger {
+            &libc::linger {
                 l_onoff: 1,
                 l_linger: 0,
             },
@@ -264,16 +274,16 @@ fn handed_after() -> anyhow::Result<String> {
 fn reconnect(to: SocketAddr, listener: SocketAddr) -> anyhow::Result<String> {
     let fd = stream(to)?;
     dial(&fd, to)?;
-    let unspecified = nix::libc::sockaddr {
+    let unspecified = libc::sockaddr {
         sa_family: 0,
         sa_data: [0; 14],
     };
     // SAFETY: a live sockaddr of the length given. nix has no way to name AF_UNSPEC.
     let result = unsafe {
-        nix::libc::connect(
+        libc::connect(
             fd.as_raw_fd(),
             &raw const unspecified,
-            nix::libc::socklen_t::try_from(size_of::<nix::libc::sockaddr>())?,
+            libc::socklen_t::try_from(size_of::<libc::sockaddr>())?,
         )
     };
     nix::errno::Errno::result(result)?;

@@ -2,7 +2,7 @@
 //!
 //! `interceptor CGROUP-ROOT PIN-DIR PORT ENDPOINTS`, with ENDPOINTS as `ADDRESS,PORT,MODE,ID;…`. One line per answer on
 //! standard output; commands come as lines on standard input: `tally`, `counters`, `endpoints …`, `upstream ID ADDRESS`,
-//! `forge`, `event`, `ns`, `quit`.
+//! `forge`, `event`, `quit`.
 
 use std::{
     collections::HashSet,
@@ -135,7 +135,6 @@ fn obey(line: &str, interceptor: &mut Interceptor, tally: &Mutex<Tally>) -> anyh
         ["upstream", id, address] => upstream(interceptor, id.parse()?, address.parse()?),
         ["forge"] => forge(interceptor),
         ["event"] => event(interceptor),
-        ["ns"] => costs(),
         _ => bail!("no command {line}"),
     }
 }
@@ -209,7 +208,7 @@ fn read_claim(stream: &mut TcpStream) -> Option<Claim> {
     let mut bytes = [0; claim::LENGTH];
     stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
     stream.read_exact(&mut bytes).ok()?;
-    Claim::parse(&bytes)
+    parse(&bytes)
 }
 
 /// Connects as the proxy's upstream does: marked before.
@@ -277,27 +276,16 @@ fn event(interceptor: &mut Interceptor) -> anyhow::Result<String> {
     })
 }
 
-/// Nanoseconds per run of each loaded program of ours, from the kernel's statistics (kernel.bpf_stats_enabled).
-fn costs() -> anyhow::Result<String> {
-    let mut out = Vec::new();
-    for program in aya::programs::loaded_programs() {
-        let program = program?;
-        let name = program.name_as_str().unwrap_or("?").to_owned();
-        if [
-            "connect4",
-            "connect6",
-            "established",
-            "getpeername4",
-            "getpeername6",
-        ]
-        .contains(&name.as_str())
-        {
-            let text = std::fs::read_to_string(format!(
-                "/proc/self/fdinfo/{}",
-                std::os::fd::AsRawFd::as_raw_fd(&program.fd()?.as_fd())
-            ))?;
-            out.push(format!("{name}: {}", text.replace('\n', " ")));
-        }
-    }
-    Ok(out.join(" | "))
+/// What a caller claims.
+fn parse(bytes: &[u8; claim::LENGTH]) -> Option<Claim> {
+    let word = |at: usize| Some(u32::from_ne_bytes(bytes[at..at + 4].try_into().ok()?));
+    let long = |at: usize| Some(u64::from_ne_bytes(bytes[at..at + 8].try_into().ok()?));
+    (word(0)? == claim::MAGIC).then_some(())?;
+    Some(Claim {
+        tgid: word(4)?,
+        uid: word(8)?,
+        gid: word(12)?,
+        cgroup: long(16)?,
+        exe: long(24)?,
+    })
 }
