@@ -327,3 +327,59 @@ fn legacy_until_a_date() {
     };
     assert_eq!(denial.reason, DenyReason::Expired);
 }
+
+#[test]
+fn every_block_of_the_manual_compiles() {
+    let manual = include_str!("../../docs/policy.md");
+    let blocks: Vec<&str> = manual
+        .split("```toml\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .collect();
+    assert_eq!(blocks.len(), 2);
+    for block in blocks {
+        let compiled = fixture("policy.md", block);
+        assert_eq!(compiled.warnings.to_string(), "");
+    }
+}
+
+#[test]
+fn all_errors_come_at_once_with_their_remedies() {
+    let text = r#"
+[host]
+trustdomain = "x"
+[[workload]]
+name = "a"
+selectors = []
+[[workload.allow]]
+tokn = { cloud = "azure" }
+read = ["azure:/metadata//instance/"]
+[[workload.allow]]
+token = { cloud = "azure" }
+[[workload]]
+name = "a"
+selectors = ["unix:path:/usr/bin/x"]
+[[deny]]
+read = ["azure:/a"]
+except = ["b"]
+"#;
+    let source = Source {
+        name: "bad.toml".into(),
+        text: text.into(),
+    };
+    let told = compile(&[source], "h", NOW).unwrap_err().to_string();
+    for expected in [
+        "did you mean `trust_domain`?",
+        "workload `a`: `selectors` is empty",
+        "did you mean `token`?",
+        "write `azure:/metadata/instance`",
+        "a token without an identity",
+        "a token for anything",
+        "a second workload `a`",
+        "rests only on what the caller can choose",
+        "there is no workload `b`",
+        "bad.toml:3:1",
+    ] {
+        assert!(told.contains(expected), "no {expected:?} in\n{told}");
+    }
+}
