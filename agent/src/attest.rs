@@ -232,9 +232,9 @@ impl Attestor {
         contain(&mut selectors, unix::KEYS, |out| {
             unix::attest(record, &status, &mut self.accounts, out);
         });
-        let mut hashes = self.wants_hash.then_some(&mut self.hashes);
+        let hashes = self.wants_hash.then_some(&mut self.hashes);
         contain(&mut selectors, executable::KEYS, |out| {
-            executable::attest(record, &dir, hashes.as_deref_mut(), out);
+            executable::attest(record, &dir, hashes, out);
         });
         let own = self.cgroups.path(record.cgroup_id);
         let sockets = self.cgroups.path_of_socket(record);

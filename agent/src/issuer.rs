@@ -76,6 +76,7 @@ pub struct Issuer {
     url: Arc<str>,
     store: store::Store,
     key: Option<LocalKey>,
+    prepared: Option<key::Prepared>,
 }
 
 impl Issuer {
@@ -90,6 +91,8 @@ impl Issuer {
         Ok(Self {
             url: Arc::clone(&settings.url),
             store,
+            // Becomes a key, with a time and a file, at the first mint only.
+            prepared: key.is_none().then(key::prepare),
             key,
         })
     }
@@ -158,7 +161,10 @@ impl Issuer {
         }
         let key = match self.key.take() {
             Some(key) => key,
-            None => self.store.create(now)?,
+            None => {
+                let prepared = self.prepared.take().unwrap_or_else(key::prepare);
+                self.store.create(prepared, now)?
+            }
         };
         Ok(self.key.insert(key))
     }

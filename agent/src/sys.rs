@@ -11,3 +11,4 @@ pub mod proc;
 pub mod scm;
 pub mod sockopt;
 pub mod spawn;
+pub mod watch;

@@ -1,6 +1,7 @@
 //! The proxy as a child: started over a socketpair, watched by pidfd, started again when it ends, more slowly each time.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -14,6 +15,7 @@ use tokio::time::Instant;
 use super::seam::Seam;
 use crate::sys::pidfd::PidFd;
 use crate::sys::spawn;
+use crate::sys::watch::watch;
 
 const SHORTEST: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_secs(5);
@@ -33,7 +35,7 @@ pub(super) struct Spawner {
 #[derive(Debug)]
 pub(super) struct Running {
     child: Child,
-    pidfd: AsyncFd<PidFd>,
+    pidfd: AsyncFd<OwnedFd>,
     since: Instant,
 }
 
@@ -71,7 +73,7 @@ impl Spawner {
         drop(command);
         let pidfd = PidFd::open(child.id())
             .map_err(io::Error::from)
-            .and_then(|fd| AsyncFd::with_interest(fd, Interest::READABLE));
+            .and_then(|fd| watch(fd.into(), Interest::READABLE));
         match pidfd {
             Ok(pidfd) => Ok((
                 Running {

@@ -18,6 +18,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::GuardError;
 use crate::sys::scm;
+use crate::sys::watch::watch;
 
 /// Messages that may wait for a proxy. Answers wait one at a time; the rest are pushes, one per reload.
 const OUTBOX_LIMIT: usize = 16;
@@ -44,7 +45,7 @@ impl Seam {
         let flags = OFlag::from_bits_retain(fcntl(&socket, FcntlArg::F_GETFL)?);
         fcntl(&socket, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
         Ok(Self {
-            socket: AsyncFd::new(socket)?,
+            socket: watch(socket, Interest::READABLE | Interest::WRITABLE)?,
             outbox: VecDeque::new(),
         })
     }
@@ -141,7 +142,7 @@ impl Door {
         };
         let fd = bound().map_err(|errno| at(errno.into()))?;
         Ok(Self {
-            listener: AsyncFd::new(fd).map_err(at)?,
+            listener: watch(fd, Interest::READABLE).map_err(at)?,
             path: path.into(),
             proxy,
         })
@@ -153,7 +154,7 @@ impl Door {
             let fd = self
                 .listener
                 .async_io(Interest::READABLE, |listener| {
-                    Ok(crate::sys::scm::accept(listener.as_fd())?)
+                    Ok(scm::accept(listener.as_fd())?)
                 })
                 .await?;
             let peer = getsockopt(&fd, sockopt::PeerCredentials)?;

@@ -1,6 +1,7 @@
 //! One RSA key in this process' memory. Never printed, never handed out.
 
 use std::fmt;
+use std::thread::JoinHandle;
 
 use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::rand::SystemRandom;
@@ -13,6 +14,17 @@ use zeroize::Zeroizing;
 
 use super::{SignError, Signer};
 
+/// Numbers for a key, looked for in a thread of their own: it can take longer than the second that SDKs wait for a token.
+#[derive(Debug)]
+pub(super) struct Prepared(JoinHandle<Result<KeyPair, SignError>>);
+
+/// Starts looking. 2048 bits: what every relying party takes.
+pub(super) fn prepare() -> Prepared {
+    Prepared(std::thread::spawn(|| {
+        KeyPair::generate(KeySize::Rsa2048).map_err(|_| SignError)
+    }))
+}
+
 /// An RSA key pair and when it was made.
 pub struct LocalKey {
     pair: KeyPair,
@@ -21,9 +33,9 @@ pub struct LocalKey {
 }
 
 impl LocalKey {
-    /// A new key of 2048 bits: what every relying party takes, made in a fraction of the second that SDKs wait.
-    pub(super) fn generate(created: i64) -> Result<Self, SignError> {
-        let pair = KeyPair::generate(KeySize::Rsa2048).map_err(|_| SignError)?;
+    /// A new key from prepared numbers; waits for them.
+    pub(super) fn generate(prepared: Prepared, created: i64) -> Result<Self, SignError> {
+        let pair = prepared.0.join().map_err(|_| SignError)??;
         Ok(Self::of(pair, created))
     }
 

@@ -11,6 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
+use super::key::Prepared;
 use super::machine::MachineError;
 use super::{LocalKey, SignError};
 
@@ -179,8 +180,8 @@ impl Store {
     }
 
     /// Makes a key and writes its file, complete or not at all.
-    pub(super) fn create(&self, now: i64) -> Result<LocalKey, StoreError> {
-        let key = LocalKey::generate(now)?;
+    pub(super) fn create(&self, prepared: Prepared, now: i64) -> Result<LocalKey, StoreError> {
+        let key = LocalKey::generate(prepared, now)?;
         let file = KeyFile {
             version: 1,
             machine: self.machine.clone(),

@@ -27,14 +27,14 @@ fn store(dir: &Path) -> Store {
 fn a_key_is_made_once_and_found_again() {
     let dir = state();
     assert!(store(dir.path()).load(NOW).unwrap().is_none());
-    let made = store(dir.path()).create(NOW).unwrap();
+    let made = store(dir.path()).create(key::prepare(), NOW).unwrap();
     let found = store(dir.path()).load(NOW).unwrap().unwrap();
     assert_eq!(made.public(), found.public());
     let file = dir.path().join("issuer-key.json");
     let is = std::fs::metadata(&file).unwrap();
     assert_eq!(is.permissions().mode() & 0o7777, 0o600);
     assert!(
-        store(dir.path()).create(NOW).is_err(),
+        store(dir.path()).create(key::prepare(), NOW).is_err(),
         "a key is never overwritten"
     );
     assert!(!format!("{found:?}").contains("pkcs8"));
@@ -43,7 +43,7 @@ fn a_key_is_made_once_and_found_again() {
 #[test]
 fn a_key_that_others_could_read_is_refused() {
     let dir = state();
-    store(dir.path()).create(NOW).unwrap();
+    store(dir.path()).create(key::prepare(), NOW).unwrap();
     let file = dir.path().join("issuer-key.json");
     mode(&file, 0o640);
     let error = store(dir.path()).load(NOW).unwrap_err();
@@ -63,7 +63,7 @@ fn a_key_that_others_could_read_is_refused() {
 #[test]
 fn a_clone_and_an_early_clock_are_refused() {
     let dir = state();
-    store(dir.path()).create(NOW).unwrap();
+    store(dir.path()).create(key::prepare(), NOW).unwrap();
     let clone = Store::open(dir.path(), "machine b".to_owned()).unwrap();
     assert!(matches!(clone.load(NOW), Err(StoreError::OtherMachine(_))));
     let early = store(dir.path()).load(NOW - 1).unwrap_err();
@@ -81,7 +81,7 @@ fn a_file_that_is_no_key_is_neither_used_nor_replaced() {
         store(dir.path()).load(NOW),
         Err(StoreError::NotAKey(..))
     ));
-    assert!(store(dir.path()).create(NOW).is_err());
+    assert!(store(dir.path()).create(key::prepare(), NOW).is_err());
     assert_eq!(std::fs::read(&file).unwrap(), b"{}");
 }
 
@@ -97,7 +97,7 @@ fn a_directory_that_cannot_be_used_says_what_to_do() {
 #[test]
 fn a_signature_verifies_with_what_is_published() {
     let dir = state();
-    let key = store(dir.path()).create(NOW).unwrap();
+    let key = store(dir.path()).create(key::prepare(), NOW).unwrap();
     let claims = serde_json::from_value(serde_json::json!({
         "iss": "i", "sub": "s", "aud": "a", "iat": 1, "nbf": 1, "exp": 2, "jti": "j", "idtyp": "app"
     }))
