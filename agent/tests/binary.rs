@@ -1,5 +1,5 @@
 //! What an operator sees of the binary where nothing may be in force afterwards: exit codes, one-line errors, custody.
-//! Runs in network namespaces of its own only as far as a refusal goes: no kernel program is ever attached here.
+//! Goes only as far as a refusal, in a network namespace of its own: no kernel program is ever attached here.
 
 #![expect(clippy::unwrap_used, reason = "a test may end with a panic")]
 
@@ -36,7 +36,8 @@ impl Place {
         for (flag, name) in [
             ("--state-dir", "state"),
             ("--run-dir", "run"),
-            // No bpffs: a start that gets this far is refused there.
+            // Neither cgroup2 nor bpffs: a start that gets this far is refused there, and never attaches anything.
+            ("--cgroup-root", "no-cgroup"),
             ("--pin-dir", "pins"),
             ("--audit", "audit.jsonl"),
         ] {
@@ -110,8 +111,8 @@ fn a_configuration_in_other_hands_is_refused_and_its_twin_gets_further() {
     place.mode("main.toml", 0o666);
     refused(&place.run(), 2, "chmod go-w");
     place.mode("main.toml", 0o644);
-    // The same file, now in good hands: the next thing that is wrong is the place of the pins.
-    refused(&place.run(), 3, "");
+    // The same file, now in good hands: the next thing that is wrong is the cgroup.
+    refused(&place.run(), 3, "--cgroup-root");
     std::fs::rename(
         place.path().join("main.toml"),
         place.path().join("real.toml"),
@@ -152,6 +153,9 @@ fn a_proxy_user_that_is_not_there_is_refused() {
         .arg("run");
     command.arg("--config").arg(place.path().join("main.toml"));
     command.arg("--run-dir").arg(place.path().join("run"));
+    command
+        .arg("--cgroup-root")
+        .arg(place.path().join("no-cgroup"));
     let output = command
         .args(["--proxy-user", "no-such-user"])
         .output()
