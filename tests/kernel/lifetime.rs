@@ -206,3 +206,32 @@ fn without_privileges_it_says_so() {
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(said.contains("is not permitted: run as root"), "{said}");
 }
+
+#[test]
+#[ignore = "kernel: cargo xtask test kernel"]
+fn a_start_that_fails_half_way_leaves_nothing_behind() {
+    require!(Root, Cgroup2, Bpf);
+    let guarded = Guarded::new("halfway").unwrap();
+    let pins = guarded.pins();
+    // The table is written after programs and maps are loaded and pinned: the listener's own port can't be guarded.
+    let said = guarded
+        .spawn("169.254.169.254,8779,enforce,7")
+        .unwrap()
+        .line()
+        .unwrap();
+    assert!(
+        said.starts_with("error the endpoint table can't be used: "),
+        "{said}"
+    );
+    assert!(!guarded.world.enter(|| Ok(pins.exists())).unwrap());
+    // The twin; and what is in force then survives a later start that fails.
+    let mut holder = guarded.start(ENFORCE).unwrap();
+    holder.kill().unwrap();
+    let said = guarded
+        .spawn("169.254.169.254,8779,enforce,7")
+        .unwrap()
+        .line()
+        .unwrap();
+    assert!(said.starts_with("error "), "{said}");
+    assert_eq!(guarded.call_as_web(&["once", IMDS]).unwrap(), ECONNREFUSED);
+}

@@ -36,16 +36,18 @@ pub(super) struct Pins {
 impl Pins {
     /// Makes the directories.
     pub(super) fn open(directory: &Path) -> Result<Self, InterceptError> {
-        environment::pin_directory(directory)?;
         let layout = layout(directory);
-        let mut pins = Self {
+        let made = [directory, layout.as_path()]
+            .into_iter()
+            .filter(|path| !path.exists())
+            .map(Path::to_owned)
+            .collect();
+        environment::pin_directory(directory)?;
+        let pins = Self {
             directory: directory.to_owned(),
-            made: Vec::new(),
+            made,
             layout,
         };
-        if !pins.layout.exists() {
-            pins.made.push(pins.layout.clone());
-        }
         for path in [pins.maps(), pins.links()] {
             environment::make_private(&path)
                 .map_err(InterceptError::system("making the pin directory"))?;
