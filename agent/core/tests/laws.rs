@@ -1,5 +1,11 @@
 //! The laws of policy, over generated policies, callers and requests.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "generators stand outside the test functions that the lints spare"
+)]
+
 use imds_guard_core::decision::{Decision, Grant};
 use imds_guard_core::policy::{Mode, PolicySet, Source, compile};
 use imds_guard_core::request::{Cloud, CredentialAsk, Request};

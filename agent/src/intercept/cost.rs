@@ -51,8 +51,7 @@ pub fn costs(pin_dir: &Path) -> Result<Vec<ProgramCost>, InterceptError> {
     for program in PROGRAMS {
         let link = bpf::open_pinned(&links.join(program))
             .map_err(InterceptError::system("opening a pinned link"))?;
-        let at =
-            bpf::link_info(link.as_fd()).map_err(InterceptError::system("reading a link"))?;
+        let at = bpf::link_info(link.as_fd()).map_err(InterceptError::system("reading a link"))?;
         let info = aya::programs::loaded_programs()
             .flatten()
             .find(|p| p.id() == at.program_id);

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::diagnostic::{Diagnostic, Diagnostics, Place, Severity, Source, line_column};
+use super::diagnostic::{Diagnostic, Diagnostics, Place, Severity, Source};
 use super::document::{At, Files, Text};
 use super::read::NOT_TOML;
 use super::resource::{Kind, Targets};
@@ -61,6 +61,8 @@ pub fn compile(sources: &[Source], hostname: &str, now: i64) -> Result<Compiled,
 /// What the steps of one compilation share.
 struct Compiling {
     sources: Vec<Source>,
+    /// Where each source's lines end: a rule's line is found without reading the file again for every rule.
+    line_ends: Vec<Vec<usize>>,
     all: Vec<Diagnostic>,
     now: i64,
     targets: Targets,
@@ -76,6 +78,7 @@ impl Compiling {
         }
         Self {
             sources,
+            line_ends: vec![],
             all: vec![],
             now,
             targets: Targets::shipped(),
@@ -108,6 +111,8 @@ impl Compiling {
         while let Some(source) = self.sources.get(index).cloned() {
             let said = super::read::read(&mut files, index, &source, index == 0);
             self.all.extend(said);
+            let ends = source.text.match_indices('\n').map(|(at, _)| at);
+            self.line_ends.push(ends.collect());
             if index == 0 {
                 self.add_presets(&files.include);
             }
@@ -176,7 +181,7 @@ impl Compiling {
     /// Complains about the second one of a name.
     fn unique(&mut self, kind: &str, name: &Text, seen: &mut HashMap<Arc<str>, Place>) {
         if let Some(first) = seen.get(&name.value) {
-            let (line, _) = self.line_column(first);
+            let line = self.line(first);
             let file = self.sources[first.source].name.clone();
             let title = format!("a second {kind} `{}`", name.value);
             let help = format!("give it a name of its own: the first one stands in {file}:{line}");
@@ -186,9 +191,10 @@ impl Compiling {
         }
     }
 
-    fn line_column(&self, place: &Place) -> (u32, u32) {
-        let source = self.sources.get(place.source);
-        source.map_or((1, 1), |s| line_column(&s.text, place.bytes.start))
+    fn line(&self, place: &Place) -> u32 {
+        let ends = self.line_ends.get(place.source);
+        let before = ends.map_or(0, |ends| ends.partition_point(|at| *at < place.bytes.start));
+        u32::try_from(before + 1).unwrap_or(u32::MAX)
     }
 
     fn rule_ref(&self, name: Arc<str>, place: &Place) -> Arc<RuleRef> {
@@ -196,7 +202,7 @@ impl Compiling {
         Arc::new(RuleRef {
             name,
             file: file.map_or_else(|| "".into(), |s| s.name.clone()),
-            line: self.line_column(place).0,
+            line: self.line(place),
         })
     }
 

@@ -264,7 +264,7 @@ impl Compiling {
             .iter()
             .filter_map(|name| self.excepted(set, name))
             .collect();
-        let (line, _) = self.line_column(place);
+        let line = self.line(place);
         let made_up = || format!("deny-{line}").into();
         let name = entry
             .rule
