@@ -1,8 +1,8 @@
 //! `demo live`: the agent in the foreground, in a world that somebody can enter; its log and its audit records as they come.
 
-use crate::cast::{self, Cast, VAULT, token_of};
 use crate::{interrupt, record};
 use anyhow::{Context, Result};
+use imds_guard_tests::cast::{self, Cast, VAULT, token_of};
 use imds_guard_tests::{AgentProcess, World};
 use std::fs::File;
 use std::io::{BufRead, BufReader};

@@ -10,7 +10,6 @@
     reason = "it talks to a person"
 )]
 
-mod cast;
 mod interrupt;
 mod live;
 mod record;

@@ -3,9 +3,9 @@
 //! Owns how a step is told and judged: a step passes when its own look says so *and* the audit records that came with it are
 //! exactly those that it names.
 
-use crate::cast::{self, Cast};
 use crate::record;
 use anyhow::{Context, Result, ensure};
+use imds_guard_tests::cast::{self, Cast};
 use imds_guard_tests::{AgentProcess, AuditTail, FakeAzure, Python, World};
 use serde_json::Value;
 use std::time::{Duration, Instant};

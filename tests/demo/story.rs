@@ -1,9 +1,9 @@
 //! The story, in order. Each step says what happens, looks, and is judged.
 
-use crate::cast::{self, ARM, BILLING_CLIENT_ID, ISSUER, STORAGE, VAULT, token_of};
 use crate::interrupt;
 use crate::stage::Stage;
 use anyhow::{Context, Result, bail, ensure};
+use imds_guard_tests::cast::{ARM, BILLING_CLIENT_ID, ISSUER, STORAGE, VAULT, token_of};
 use imds_guard_tests::{AZURE_IMDS, AZURE_IMDS_MAPPED, UPSTREAM_TOKEN, World};
 use nix::sys::signal::Signal;
 use serde_json::Value;

@@ -9,6 +9,7 @@ mod agent;
 mod audit;
 mod azure;
 mod binary;
+pub mod cast;
 mod cgroup;
 mod netns;
 mod python;

@@ -15,6 +15,7 @@ mod deny;
 mod ebpf;
 mod lack;
 mod linker;
+mod node;
 mod process;
 mod python;
 mod setup;

@@ -1,6 +1,6 @@
 //! `cargo xtask setup`: everything that building, testing and the demo need, found or installed, each with where it came from.
 
-use crate::{debian, lack::Lack, linker, process, python, tool, toolchain, workspace};
+use crate::{debian, lack::Lack, linker, node, process, python, tool, toolchain, workspace};
 use anyhow::{Result, ensure};
 use clap::Args;
 use std::time::Instant;
@@ -38,6 +38,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     );
     if !options.build_only {
         python::ensure()?;
+        node::ensure()?;
         println!(
             "  cargo-nextest: {}",
             nextest().unwrap_or_else(|| "not there; `cargo test` is used instead".to_owned())

@@ -1,7 +1,7 @@
 //! The tiers: what each proves, what it needs, its budget, and how it runs.
 
 use super::{fuzz, suites, tally::Tally};
-use crate::{python, workspace};
+use crate::{node, python, workspace};
 use anyhow::Result;
 use clap::ValueEnum;
 use std::fmt;
@@ -99,10 +99,21 @@ impl Tier {
             Self::Functional => suites::unprivileged("functional"),
             Self::Kernel => suites::kernel(full),
             Self::Systemd => suites::privileged(&["systemd"], full),
-            Self::Sdk => suites::privileged(&["sdk"], full),
+            Self::Sdk => sdk(full),
             Self::Fuzz => fuzz::run(full),
         }
     }
+}
+
+/// Python's suite, and JavaScript's where its library is there.
+fn sdk(full: bool) -> Result<Tally> {
+    let Some(lack) = node::lacks() else {
+        return suites::privileged(&["sdk"], full);
+    };
+    println!("  not run: sdk_node: {lack}");
+    let mut tally = suites::privileged(&["sdk_python"], full)?;
+    tally.add(&Tally::skip());
+    Ok(tally)
 }
 
 impl fmt::Display for Tier {

@@ -1,49 +1,54 @@
-//! Who takes part: the programs of the story, each with a uid, a gid and a cgroup of its own, and the policy about them.
+//! The demo's programs, each with a uid, a gid and a cgroup of its own, and the policy about them (`tests/demo/policy.toml`).
 //!
 //! Owns the numbers that `policy.toml` speaks of. Uids lie beyond those of people and services, so that a machine's own
 //! users are nobody here.
 
+use crate::{Workload, World};
 use anyhow::Result;
-use imds_guard_tests::{Workload, World};
 
 /// Key Vault's resource, as SDKs name it.
-pub(crate) const VAULT: &str = "https://vault.azure.net";
+pub const VAULT: &str = "https://vault.azure.net";
 /// Storage's.
-pub(crate) const STORAGE: &str = "https://storage.azure.com";
+pub const STORAGE: &str = "https://storage.azure.com";
 /// Azure Resource Manager's: nobody here may have it.
-pub(crate) const ARM: &str = "https://management.azure.com";
+pub const ARM: &str = "https://management.azure.com";
 /// The `iss` of each token, and where its keys are published.
-pub(crate) const ISSUER: &str = "http://127.0.0.1:8787";
+pub const ISSUER: &str = "http://127.0.0.1:8787";
 /// The identity that billing's tokens are of.
-pub(crate) const BILLING_CLIENT_ID: &str = "5f3a9f5e-1111-4222-8333-944455556666";
+pub const BILLING_CLIENT_ID: &str = "5f3a9f5e-1111-4222-8333-944455556666";
 
 /// The policy for this world: the file, with the place of the world's cgroup put in.
-pub(crate) fn policy(world: &World) -> Result<String> {
+///
+/// # Errors
+/// When the cgroup hierarchy is no longer mounted.
+pub fn policy(world: &World) -> Result<String> {
     Ok(policy_for(&world.cgroup_name()?))
 }
 
 fn policy_for(cgroup: &str) -> String {
-    include_str!("policy.toml").replace("cgroup:path:/WORLD/", &format!("cgroup:path:{cgroup}/"))
+    include_str!("../demo/policy.toml")
+        .replace("cgroup:path:/WORLD/", &format!("cgroup:path:{cgroup}/"))
 }
 
 /// The programs.
 #[derive(Debug)]
-pub(crate) struct Cast<'w> {
+pub struct Cast<'w> {
     /// May have Key Vault's token.
-    pub(crate) billing: Workload<'w>,
+    pub billing: Workload<'w>,
     /// May have Storage's token.
-    pub(crate) backup: Workload<'w>,
+    pub backup: Workload<'w>,
     /// May read where it runs.
-    pub(crate) web: Workload<'w>,
+    pub web: Workload<'w>,
     /// Isn't named in the policy.
-    pub(crate) neighbour: Workload<'w>,
+    pub neighbour: Workload<'w>,
     /// Stands for Key Vault: it checks tokens, and asks for none.
-    pub(crate) vault: Workload<'w>,
+    pub vault: Workload<'w>,
 }
 
 impl<'w> Cast<'w> {
     /// All of them, in this world.
-    pub(crate) fn of(world: &'w World) -> Self {
+    #[must_use]
+    pub fn of(world: &'w World) -> Self {
         let one = |name: &str, uid: u32| {
             let cgroup = format!("system.slice/{name}.service");
             world
@@ -62,7 +67,8 @@ impl<'w> Cast<'w> {
     }
 
     /// Each with the name that a person calls it by, and what the policy says of it.
-    pub(crate) fn all(&self) -> [(&'static str, &Workload<'w>, &'static str); 4] {
+    #[must_use]
+    pub fn all(&self) -> [(&'static str, &Workload<'w>, &'static str); 4] {
         [
             (
                 "billing",
@@ -85,7 +91,8 @@ impl<'w> Cast<'w> {
 }
 
 /// The target of a token request, as an SDK writes it.
-pub(crate) fn token_of(resource: &str) -> String {
+#[must_use]
+pub fn token_of(resource: &str) -> String {
     format!("/metadata/identity/oauth2/token?api-version=2018-02-01&resource={resource}")
 }
 
