@@ -31,7 +31,7 @@ pub(crate) fn run(config: Option<&Path>) -> Result<ExitCode> {
     let mut audit = Follow::new(world.directory().join("audit.jsonl"));
     loop {
         log.lines(|line| println!("{line}"));
-        audit.lines(|line| println!("audit: {}", shown(line)));
+        audit.lines(|line| println!("{}", shown(line)));
         match interrupted.recv_timeout(Duration::from_millis(50)) {
             Err(RecvTimeoutError::Timeout) => {}
             _ => return Ok(ExitCode::SUCCESS),

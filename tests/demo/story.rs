@@ -206,16 +206,24 @@ fn refused(stage: &mut Stage<'_>) {
         let read = stage
             .cast
             .web
-            .get("/metadata/instance/compute?api-version=2021-02-01")?;
+            .get("/metadata/instance/compute/location?api-version=2021-02-01&format=text")?;
         ensure!(
-            read.json()?["location"] == "westeurope",
+            read.text() == "westeurope",
             "{} {}",
             read.status,
             read.text()
         );
         let answer = stage.cast.web.get(&token_of(VAULT))?;
         ensure!(answer.status == 403, "{}", answer.text());
-        Ok(((), format!("{} · then {}", read.text(), answer.status)))
+        Ok((
+            (),
+            format!(
+                "it is in {} · the token: {} {}",
+                read.text(),
+                answer.status,
+                answer.text()
+            ),
+        ))
     });
 }
 

@@ -32,21 +32,44 @@ impl AuditTail {
             .collect()
     }
 
+    /// The records of exchanges alone: one for each request of a caller. What the guard records beside them (signatures,
+    /// observed connections) is left out.
+    ///
+    /// # Errors
+    /// When a whole line isn't JSON.
+    pub fn exchanges(&self) -> Result<Vec<Value>> {
+        let mut records = self.records()?;
+        records.retain(|record| record["event"] == "exchange");
+        Ok(records)
+    }
+
     /// The records, once there are at least `count` (writes are batched: at most 5 s).
     ///
     /// # Errors
     /// When they don't come.
     pub fn wait(&self, count: usize) -> Result<Vec<Value>> {
-        let deadline = Instant::now() + Duration::from_secs(5);
-        loop {
-            let records = self.records()?;
-            if records.len() >= count {
-                return Ok(records);
-            }
-            if Instant::now() > deadline {
-                bail!("{} audit records, waited for {count}", records.len());
-            }
-            std::thread::sleep(Duration::from_millis(10));
+        until(count, || self.records())
+    }
+
+    /// The exchanges, once there are at least `count`.
+    ///
+    /// # Errors
+    /// When they don't come.
+    pub fn wait_exchanges(&self, count: usize) -> Result<Vec<Value>> {
+        until(count, || self.exchanges())
+    }
+}
+
+fn until(count: usize, records: impl Fn() -> Result<Vec<Value>>) -> Result<Vec<Value>> {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        let records = records()?;
+        if records.len() >= count {
+            return Ok(records);
         }
+        if Instant::now() > deadline {
+            bail!("{} audit records, waited for {count}", records.len());
+        }
+        std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -33,6 +33,9 @@ impl World {
         for below in ["bpf", "bin", "state", "run", "etc"] {
             fs::create_dir(directory.path().join(below))?;
         }
+        // Signing keys: the agent refuses a directory that others may read.
+        let state = directory.path().join("state");
+        fs::set_permissions(state, fs::Permissions::from_mode(0o700))?;
         let namespaces = Namespaces::create(&directory.path().join("bpf"))?;
         Ok(Self {
             cgroup: Cgroup::child(name)?,

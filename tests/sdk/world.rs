@@ -40,7 +40,7 @@ impl<'w> Guarded<'w> {
     /// which an SDK that tries again would have done so.
     pub(crate) fn endings(&self, count: usize) -> Vec<(String, u64)> {
         let audit = self.agent.audit();
-        audit.wait(count).unwrap();
+        audit.wait_exchanges(count).unwrap();
         std::thread::sleep(Duration::from_millis(300));
         let ending = |record: &Value| {
             (
@@ -48,7 +48,7 @@ impl<'w> Guarded<'w> {
                 record["status"].as_u64().unwrap_or_default(),
             )
         };
-        audit.records().unwrap().iter().map(ending).collect()
+        audit.exchanges().unwrap().iter().map(ending).collect()
     }
 
     /// A token that Key Vault's stand-in accepts, with its claims; and nothing of the real service's.
