@@ -1,0 +1,49 @@
+//! What the proxy can't do any more, and what a caller doesn't get by becoming somebody else after `connect()`: the real
+//! agent, the loaded programs, real processes.
+
+mod canary;
+mod rejudged;
+mod sandbox;
+
+use anyhow::Result;
+use imds_guard_tests::{AgentProcess, World};
+
+const TOKEN: &str =
+    "/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net";
+const INSTANCE: &str = "/metadata/instance/compute/location?api-version=2021-02-01&format=text";
+
+fn get(target: &str) -> Vec<u8> {
+    format!("GET {target} HTTP/1.1\r\nHost: 169.254.169.254\r\nMetadata: true\r\n\r\n").into_bytes()
+}
+
+/// An agent whose policy grants uid 1000 (gid 2000) a token and its location, whatever cgroup it is in.
+fn agent(world: &World) -> Result<AgentProcess> {
+    world
+        .agent()
+        .config(
+            r#"
+            [host]
+            trust_domain = "example.org"
+            name = "web-07"
+            [issuer]
+            url = "http://127.0.0.1:8787"
+            [identity.billing]
+            cloud = "azure"
+            source = "mint"
+            subject = "spiffe://{trust_domain}/host/{host}/workload/{workload}"
+            [document.web]
+            cloud = "azure"
+            instance = { compute = { location = "westeurope" } }
+            [[workload]]
+            name = "billing-api"
+            selectors = ["unix:uid:1000"]
+            [[workload.allow]]
+            token = { cloud = "azure", resource = ["https://vault.azure.net"] }
+            identity = "billing"
+            [[workload.allow]]
+            read = ["azure:/metadata/instance/**"]
+            document = "web"
+            "#,
+        )
+        .start()
+}

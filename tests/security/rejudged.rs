@@ -1,0 +1,137 @@
+//! No answer on a kept connection for a process that is not any more what it was when it connected.
+
+use anyhow::Result;
+use imds_guard_tests::{AZURE_IMDS, World, require};
+use std::fs;
+
+use super::{INSTANCE, TOKEN, agent, get};
+
+#[test]
+fn a_kept_connection_of_an_unchanged_process_is_served_again_and_again() -> Result<()> {
+    require!(Root, Cgroup2, Bpf, Agent);
+    let world = World::new("unchanged")?;
+    let _agent = agent(&world)?;
+    let mut caller = world.workload("billing").connect(AZURE_IMDS)?;
+    for target in [TOKEN, INSTANCE, TOKEN, TOKEN] {
+        caller.send(&get(target))?;
+        assert_eq!(caller.response()?.status, 200, "{target}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_process_that_has_left_its_cgroup_gets_nothing_more() -> Result<()> {
+    require!(Root, Cgroup2, Bpf, Agent);
+    let world = World::new("moved")?;
+    let _agent = agent(&world)?;
+    let workload = world.workload("billing");
+    let mut caller = workload.connect(AZURE_IMDS)?;
+    caller.send(&get(TOKEN))?;
+    assert_eq!(caller.response()?.status, 200);
+    let elsewhere = world.cgroup_below("elsewhere.service")?;
+    fs::write(elsewhere.join("cgroup.procs"), caller.pid().to_string())?;
+    for target in [TOKEN, INSTANCE] {
+        caller.send(&get(target))?;
+        let answer = caller.response()?;
+        assert_eq!(answer.status, 403, "{target}");
+        assert!(String::from_utf8_lossy(&answer.body).contains("ended or changed"));
+    }
+    fs::write(
+        workload.cgroup()?.join("cgroup.procs"),
+        caller.pid().to_string(),
+    )?;
+    caller.send(&get(TOKEN))?;
+    assert_eq!(
+        caller.response()?.status,
+        200,
+        "back where it connected, it is who it was"
+    );
+    Ok(())
+}
+
+/// Connects, says `C`, and for each byte on stdin sends a request and prints the status. What `before` is, it does once
+/// after its first answer.
+fn becoming(before: &str) -> String {
+    let request = String::from_utf8_lossy(&get(TOKEN)).replace("\r\n", "\\r\\n");
+    format!(
+        r#"
+import os, socket, sys, time
+def ask(s):
+    s.sendall(b"{request}")
+    head = b""
+    while b"\r\n\r\n" not in head:
+        piece = s.recv(65536)
+        if not piece: sys.exit("closed")
+        head += piece
+    length = [int(l.split(b":")[1]) for l in head.split(b"\r\n") if l.lower().startswith(b"content-length")][0]
+    body = head.split(b"\r\n\r\n", 1)[1]
+    while len(body) < length: body += s.recv(65536)
+    print(head.split(b" ")[1].decode(), flush=True)
+s = socket.create_connection(("169.254.169.254", 80))
+ask(s)
+{before}
+ask(s)
+"#
+    )
+}
+
+fn statuses(world: &World, uid: u32, before: &str) -> Result<String> {
+    let python = std::path::Path::new("/usr/bin/python3");
+    let output = world
+        .workload("billing")
+        .uid(uid)
+        .run(python, &["-c", &becoming(before)])?;
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+#[test]
+fn a_connection_that_outlives_its_process_in_a_child_is_refused() -> Result<()> {
+    require!(Root, Cgroup2, Bpf, Agent);
+    let world = World::new("outlived")?;
+    let _agent = agent(&world)?;
+    // The parent connects and exits; its child goes on with the inherited socket.
+    let handed = "
+r, w = os.pipe()
+if os.fork():
+    os._exit(0)
+os.close(w)
+time.sleep(0.3)
+";
+    assert_eq!(statuses(&world, 1000, handed)?, "200\n403\n");
+    assert_eq!(statuses(&world, 1000, "time.sleep(0.3)")?, "200\n200\n");
+    Ok(())
+}
+
+#[test]
+fn a_process_that_changes_its_uid_is_refused() -> Result<()> {
+    require!(Root, Cgroup2, Bpf, Agent);
+    let world = World::new("setuid")?;
+    let _agent = world
+        .agent()
+        .config(
+            r#"
+            [issuer]
+            url = "http://127.0.0.1:8787"
+            [identity.root]
+            cloud = "azure"
+            source = "mint"
+            subject = "workload/{workload}"
+            [[workload]]
+            name = "root"
+            selectors = ["unix:uid:0"]
+            [[workload.allow]]
+            token = { cloud = "azure", resource = ["https://vault.azure.net"] }
+            identity = "root"
+            "#,
+        )
+        .start()?;
+    assert_eq!(statuses(&world, 0, "os.setuid(1001)")?, "200\n403\n");
+    assert_eq!(statuses(&world, 0, "os.seteuid(1001)")?, "200\n403\n");
+    assert_eq!(statuses(&world, 0, "pass")?, "200\n200\n");
+    Ok(())
+}
