@@ -115,12 +115,15 @@ fn a_process_that_changes_its_uid_is_refused() -> Result<()> {
         .agent()
         .config(
             r#"
+            [host]
+            trust_domain = "example.org"
+            name = "web-07"
             [issuer]
             url = "http://127.0.0.1:8787"
             [identity.root]
             cloud = "azure"
             source = "mint"
-            subject = "workload/{workload}"
+            subject = "spiffe://{trust_domain}/host/{host}/workload/{workload}"
             [[workload]]
             name = "root"
             selectors = ["unix:uid:0"]
