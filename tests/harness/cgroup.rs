@@ -129,24 +129,33 @@ fn remove_tree(path: &Path) -> Result<()> {
     fs::remove_dir(path).with_context(|| path.display().to_string())
 }
 
-/// Remove what interrupted runs left behind: cgroups of ours whose maker is gone. Says what was removed.
+/// Remove what interrupted runs left behind: cgroups (with what still runs in them) and directories of ours whose maker is
+/// gone. Says what was removed.
 ///
 /// # Errors
 /// When one can't be removed.
 pub fn leftovers() -> Result<Vec<PathBuf>> {
-    let mut removed = Vec::new();
-    for entry in fs::read_dir(Cgroup::own()?)?.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let Some(pid) = name
-            .strip_prefix(PREFIX)
-            .and_then(|rest| rest.split('.').next())
-        else {
-            continue;
-        };
-        if !Path::new("/proc").join(pid).exists() {
-            remove(&entry.path())?;
-            removed.push(entry.path());
-        }
+    let mut removed = orphans(&Cgroup::own()?)?;
+    removed.iter().try_for_each(|cgroup| remove(cgroup))?;
+    for directory in orphans(&std::env::temp_dir())? {
+        fs::remove_dir_all(&directory).with_context(|| directory.display().to_string())?;
+        removed.push(directory);
     }
     Ok(removed)
+}
+
+/// What lies in `place` under a name of ours with the pid of a process that is gone.
+fn orphans(place: &Path) -> Result<Vec<PathBuf>> {
+    let maker_is_gone = |name: &str| {
+        let pid = name
+            .strip_prefix(PREFIX)
+            .and_then(|rest| rest.split('.').next());
+        pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists())
+    };
+    let entries = fs::read_dir(place).with_context(|| place.display().to_string())?;
+    Ok(entries
+        .flatten()
+        .filter(|e| maker_is_gone(&e.file_name().to_string_lossy()))
+        .map(|e| e.path())
+        .collect())
 }

@@ -63,6 +63,21 @@ enum Verb {
     Ci,
     /// The rules of the house that no compiler knows: lints taken by each crate, module docs, sizes, the tree's top.
     Tidy,
+    /// Remove what killed tests and demos left behind: cgroups with their processes, directories. Root.
+    Clean,
+}
+
+fn clean() -> anyhow::Result<()> {
+    let arguments = [
+        "run",
+        "--quiet",
+        "--locked",
+        "-p",
+        "imds-guard-tests",
+        "--bin",
+        "clean",
+    ];
+    process::run(&mut process::command("cargo", &arguments)?)
 }
 
 fn main() -> ExitCode {
@@ -74,6 +89,7 @@ fn main() -> ExitCode {
         Verb::Test(options) => test::run(&options),
         Verb::Ci => ci::run(),
         Verb::Tidy => tidy::run(),
+        Verb::Clean => clean(),
     };
     let Err(error) = outcome else {
         return ExitCode::SUCCESS;

@@ -1,0 +1,85 @@
+//! The real binary as an operator meets it, without interception and without power: exit codes, and one line that says what to do.
+
+use imds_guard_tests::binary;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use tempfile::TempDir;
+
+/// The binary where any user can run it.
+fn installed() -> (TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let program = directory.path().join("imds-guard");
+    std::fs::copy(binary("imds-guard").unwrap(), &program).unwrap();
+    (directory, program)
+}
+
+fn run(program: &Path, arguments: &[&str]) -> Output {
+    Command::new(program)
+        .args(arguments)
+        .env_clear()
+        .output()
+        .unwrap()
+}
+
+/// As a user without any power: nobody, where we are root; ourselves elsewhere.
+fn run_powerless(program: &Path, arguments: &[&str]) -> Output {
+    if !nix::unistd::geteuid().is_root() {
+        return run(program, arguments);
+    }
+    let mut command = Command::new("setpriv");
+    command
+        .args([
+            "--reuid",
+            "65534",
+            "--regid",
+            "65534",
+            "--clear-groups",
+            "--",
+        ])
+        .arg(program)
+        .args(arguments);
+    command.output().unwrap()
+}
+
+fn errors(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn version_names_the_program() {
+    let output = run(&binary("imds-guard").unwrap(), &["version"]);
+    assert!(output.status.success(), "{}", errors(&output));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("imds-guard"));
+}
+
+#[test]
+fn bad_usage_is_2_and_help_is_0() {
+    let program = binary("imds-guard").unwrap();
+    assert_eq!(run(&program, &["no-such-verb"]).status.code(), Some(2));
+    assert_eq!(
+        run(&program, &["run", "--no-such-flag"]).status.code(),
+        Some(2)
+    );
+    let help = run(&program, &["--help"]);
+    assert_eq!(help.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&help.stdout).contains("Exit codes"));
+}
+
+#[test]
+fn run_without_power_is_refused_with_a_remedy_and_leaves_nothing() {
+    let (directory, program) = installed();
+    let config = directory.path().join("imds-guard.toml");
+    std::fs::write(
+        &config,
+        include_str!("../../systemd/examples/imds-guard.toml"),
+    )
+    .unwrap();
+    let config = config.to_str().unwrap().to_owned();
+    let output = run_powerless(&program, &["run", "--config", &config]);
+    assert_eq!(output.status.code(), Some(3), "{}", errors(&output));
+    let said = errors(&output);
+    assert!(said.contains("root"), "{said}");
+    assert_eq!(said.trim().lines().count(), 1, "one line: {said}");
+}
