@@ -61,11 +61,10 @@ impl<'w> Guarded<'w> {
             .verify(&self.cast.vault, cast::ISSUER, cast::VAULT, token)
             .unwrap();
         assert_eq!(verdict["accepted"], true, "{verdict}");
-        assert_eq!(
-            answer["expires_on"].as_i64().unwrap() - verdict["claims"]["exp"].as_i64().unwrap(),
-            0,
-            "{answer}"
-        );
+        let believed = answer["expires_on"].as_i64().unwrap();
+        let expires = verdict["claims"]["exp"].as_i64().unwrap();
+        // SDKs compute it from whole seconds and their own clock.
+        assert!((believed - expires).abs() <= 2, "{believed} {expires}");
         verdict["claims"].clone()
     }
 
