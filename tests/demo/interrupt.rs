@@ -4,7 +4,8 @@
 use anyhow::{Context, Result};
 use imds_guard_tests::World;
 use nix::sys::signal::{SigSet, Signal};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// From here on, the signals that ask a program to end are answered by this module alone. Call it before any thread is
 /// started; programs that are started get the usual mask.
@@ -19,16 +20,28 @@ pub(crate) fn hold() -> Result<SigSet> {
     Ok(signals)
 }
 
-/// When one of them comes: end what runs in `world`, and say so on the channel.
-pub(crate) fn end_on(signals: SigSet, world: &World) -> Receiver<()> {
-    let kill = world.cgroup().join("cgroup.kill");
-    let (sender, receiver) = channel();
-    std::thread::spawn(move || {
-        if signals.wait().is_ok() {
-            // Where the cgroup is gone already, there is nobody left to end, and nobody left to tell.
-            let _gone = std::fs::write(kill, "1");
-            let _nobody = sender.send(());
-        }
-    });
-    receiver
+/// Whether one of them came.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Interrupt(Arc<AtomicBool>);
+
+impl Interrupt {
+    /// When one comes: end what runs in `world`, and remember it.
+    pub(crate) fn on(signals: SigSet, world: &World) -> Self {
+        let kill = world.cgroup().join("cgroup.kill");
+        let interrupt = Self::default();
+        let came = interrupt.clone();
+        std::thread::spawn(move || {
+            if signals.wait().is_ok() {
+                came.0.store(true, Ordering::Relaxed);
+                // Where the cgroup is gone already, there is nobody left to end.
+                let _gone = std::fs::write(kill, "1");
+            }
+        });
+        interrupt
+    }
+
+    /// Whether to stop.
+    pub(crate) fn came(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }

@@ -1,28 +1,27 @@
 //! `demo live`: the agent in the foreground, in a world that somebody can enter; its log and its audit records as they come.
 
-use crate::{interrupt, record};
-use anyhow::{Context, Result};
+use crate::interrupt::{self, Interrupt};
+use crate::record;
+use anyhow::{Context, Result, ensure};
+use imds_guard_core::policy::{Source, includes};
 use imds_guard_tests::cast::{self, Cast, VAULT, token_of};
 use imds_guard_tests::{AgentProcess, World};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
 /// Run until Ctrl-C, or until the agent ends.
 pub(crate) fn run(config: Option<&Path>) -> Result<ExitCode> {
-    let config = config.map(|file| {
-        std::fs::read_to_string(file).with_context(|| format!("could not read {}", file.display()))
-    });
+    let config = config.map(read).transpose()?;
     let signals = interrupt::hold()?;
     let world = World::new("run")?;
     let config = match config {
-        Some(text) => text?,
+        Some(text) => text,
         None => cast::policy(&world)?,
     };
-    let interrupted = interrupt::end_on(signals, &world);
+    let interrupted = Interrupt::on(signals, &world);
     let _azure = world.azure()?;
     let mut agent = world.agent().config(&config).start()?;
     let cast = Cast::of(&world);
@@ -32,9 +31,9 @@ pub(crate) fn run(config: Option<&Path>) -> Result<ExitCode> {
     loop {
         log.lines(|line| println!("{line}"));
         audit.lines(|line| println!("{}", shown(line)));
-        match interrupted.recv_timeout(Duration::from_millis(50)) {
-            Err(RecvTimeoutError::Timeout) => {}
-            _ => return Ok(ExitCode::SUCCESS),
+        std::thread::sleep(Duration::from_millis(50));
+        if interrupted.came() {
+            return Ok(ExitCode::SUCCESS);
         }
         if let Ok(status) = agent.wait_end(Duration::ZERO) {
             log.lines(|line| println!("{line}"));
@@ -42,6 +41,24 @@ pub(crate) fn run(config: Option<&Path>) -> Result<ExitCode> {
             return Ok(ExitCode::FAILURE);
         }
     }
+}
+
+/// A configuration that stands alone: the world has a copy of this file, not of those that it includes.
+fn read(file: &Path) -> Result<String> {
+    let name = file.display().to_string();
+    let text = std::fs::read_to_string(file).with_context(|| format!("could not read {name}"))?;
+    let main = Source {
+        name: name.as_str().into(),
+        text: text.as_str().into(),
+    };
+    // Where it doesn't parse, the agent says so better.
+    let includes = includes(&main).map_or_else(|_| Vec::new(), |found| found.files);
+    ensure!(
+        includes.is_empty(),
+        "{name} includes {}: give one file that says it all, or run on this host with --on-this-host",
+        includes.join(", ")
+    );
+    Ok(text)
 }
 
 fn shown(line: &str) -> String {

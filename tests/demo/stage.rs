@@ -3,6 +3,7 @@
 //! Owns how a step is told and judged: a step passes when its own look says so *and* the audit records that came with it are
 //! exactly those that it names.
 
+use crate::interrupt::Interrupt;
 use crate::record;
 use anyhow::{Context, Result, ensure};
 use imds_guard_tests::cast::{self, Cast};
@@ -20,6 +21,7 @@ pub(crate) struct Stage<'w> {
     pub(crate) cast: Cast<'w>,
     pub(crate) python: Python,
     pub(crate) azure: FakeAzure,
+    interrupt: Interrupt,
     agent: Option<AgentProcess>,
     audit: Option<AuditTail>,
     records: usize,
@@ -30,12 +32,13 @@ pub(crate) struct Stage<'w> {
 
 impl<'w> Stage<'w> {
     /// Everything but the agent, which isn't started yet.
-    pub(crate) fn new(world: &'w World) -> Result<Self> {
+    pub(crate) fn new(world: &'w World, interrupt: Interrupt) -> Result<Self> {
         Ok(Self {
             world,
             cast: Cast::of(world),
             python: Python::new(world)?,
             azure: world.azure()?,
+            interrupt,
             agent: None,
             audit: None,
             records: 0,
@@ -70,6 +73,9 @@ impl<'w> Stage<'w> {
         endings: Endings<'_>,
         look: impl FnOnce(&mut Self) -> Result<(T, String)>,
     ) -> Option<T> {
+        if self.interrupted() {
+            return None;
+        }
         self.told += 1;
         println!("\n{:>2}. {title}", self.told);
         let begun = Instant::now();
@@ -108,6 +114,11 @@ impl<'w> Stage<'w> {
         self.records = all.len();
         self.exchanges += new.iter().filter(|record| is_exchange(record)).count();
         Ok(new)
+    }
+
+    /// Whether somebody pressed Ctrl-C: the steps from there on aren't told.
+    pub(crate) fn interrupted(&self) -> bool {
+        self.interrupt.came()
     }
 
     /// How many steps were told, and how many failed.

@@ -1,6 +1,6 @@
 //! The story, in order. Each step says what happens, looks, and is judged.
 
-use crate::interrupt;
+use crate::interrupt::{self, Interrupt};
 use crate::stage::Stage;
 use anyhow::{Context, Result, bail, ensure};
 use imds_guard_tests::cast::{ARM, BILLING_CLIENT_ID, ISSUER, STORAGE, VAULT, token_of};
@@ -21,8 +21,7 @@ pub(crate) fn tell() -> Result<ExitCode> {
     let begun = Instant::now();
     let signals = interrupt::hold()?;
     let world = World::new("demo")?;
-    let _interrupted = interrupt::end_on(signals, &world);
-    let mut stage = Stage::new(&world)?;
+    let mut stage = Stage::new(&world, Interrupt::on(signals, &world))?;
     prologue(&stage)?;
     without(&mut stage);
     if start(&mut stage).is_none() {
@@ -279,6 +278,10 @@ fn killed(stage: &mut Stage<'_>, before: usize) {
 }
 
 fn close(stage: &Stage<'_>, begun: Instant) -> ExitCode {
+    if stage.interrupted() {
+        println!("\nInterrupted; nothing is left behind.");
+        return ExitCode::FAILURE;
+    }
     let (told, failed) = stage.tally();
     if failed > 0 {
         println!("\nThe agent said:\n{}", stage.agent_log());

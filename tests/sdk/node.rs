@@ -9,6 +9,10 @@ use serde_json::Value;
 use world::{Guarded, world};
 
 /// Run the client as this workload.
+#[expect(
+    clippy::unwrap_used,
+    reason = "what fails here fails the test that stands on it"
+)]
 fn node(world: &World, workload: &Workload<'_>, arguments: &[&str]) -> Value {
     let target = Python::environment().unwrap().with_file_name("node");
     assert!(
