@@ -12,8 +12,11 @@ use tokio::time::Instant;
 /// All buckets. Bounded by the number of rules with a limit in the policy: a new epoch starts with new buckets.
 #[derive(Debug, Default)]
 pub(crate) struct Rates {
-    buckets: RefCell<HashMap<(Arc<str>, Arc<str>), Bucket>>,
+    buckets: RefCell<HashMap<Key, Bucket>>,
 }
+
+/// Workload and rule.
+type Key = (Arc<str>, Arc<str>);
 
 #[derive(Debug)]
 struct Bucket {

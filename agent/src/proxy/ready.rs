@@ -11,9 +11,12 @@ use imds_guard_core::policy::Document;
 /// Parts kept. A caller that reads ever other paths only makes the others' be rendered again.
 const KEPT: usize = 256;
 
-/// The rendered parts: whether JSON, and the bytes.
+/// Of one document, by canonical target.
+type Parts = HashMap<String, (bool, Bytes)>;
+
+/// The rendered parts of each document: whether JSON, and the bytes.
 #[derive(Debug, Default)]
-pub(crate) struct Ready(RefCell<HashMap<Arc<str>, HashMap<String, (bool, Bytes)>>>);
+pub(crate) struct Ready(RefCell<HashMap<Arc<str>, Parts>>);
 
 impl Ready {
     /// What is kept for this canonical target.
