@@ -1,4 +1,4 @@
-//! The credential broker: one token per (workload, identity, audience, epoch), fetched once however many ask for it,
+//! The credential broker: one token per (workload, identity, subject, audience, epoch), fetched once however many ask for it,
 //! renewed ahead of its end, and served only while it is valid. A refusal is never kept; another failure only for a moment.
 //!
 //! It decides nothing: whoever asks has a `Permit` already, and the key is made of what the permit says. It knows no source
@@ -21,6 +21,9 @@ pub(crate) struct Key {
     pub(crate) workload: Arc<str>,
     /// The identity's name.
     pub(crate) identity: Arc<str>,
+    /// The `sub` that it is issued to. One workload by template is many callers, each with a `sub` of its own: without it
+    /// in the key, one tenant would get the token of another.
+    pub(crate) subject: Arc<str>,
     /// The canonical audience or resource.
     pub(crate) audience: Arc<str>,
     /// Of the policy.

@@ -63,6 +63,7 @@ fn key(workload: &str, epoch: u64) -> Key {
     Key {
         workload: workload.into(),
         identity: "billing".into(),
+        subject: "spiffe://example.org/host/web-07/workload/billing".into(),
         audience: "https://vault.azure.net".into(),
         epoch,
     }

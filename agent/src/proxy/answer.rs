@@ -45,13 +45,16 @@ pub(crate) async fn to(
         (Grant::Fixed(document), ask) => fixed(policy, document, ask, call),
         (
             Grant::Mint {
-                identity, audience, ..
+                identity,
+                audience,
+                subject,
             },
             AzureAsk::Token(ask),
         ) => {
             let mint = Mint {
                 identity,
                 audience,
+                subject,
                 ask,
             };
             mint.answer(on, policy, permit, record).await
@@ -160,6 +163,7 @@ impl Token {
 struct Mint<'a> {
     identity: &'a Arc<Identity>,
     audience: &'a Arc<str>,
+    subject: &'a Arc<str>,
     ask: &'a TokenAsk,
 }
 
@@ -174,6 +178,7 @@ impl Mint<'_> {
         let key = Key {
             workload: Arc::clone(permit.workload()),
             identity: Arc::clone(&self.identity.name),
+            subject: Arc::clone(self.subject),
             audience: Arc::clone(self.audience),
             epoch: policy.epoch,
         };

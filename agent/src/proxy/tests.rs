@@ -355,3 +355,51 @@ async fn an_http_1_0_caller_is_answered_and_closed() {
     })
     .await;
 }
+
+/// Many tenants by one workload, each with a `sub` of its own.
+const TENANTS: &str = r#"
+[host]
+trust_domain = "example.org"
+name = "web-07"
+
+[issuer]
+url = "http://127.0.0.1:8787"
+
+[identity.tenant]
+cloud = "azure"
+source = "mint"
+subject = "spiffe://{trust_domain}/host/{host}/tenant/{tenant}"
+
+[[workload]]
+name = "tenants"
+selectors = ["unix:user:tenant-{tenant}"]
+
+[[workload.allow]]
+token = { cloud = "azure", resource = ["https://vault.azure.net"] }
+identity = "tenant"
+"#;
+
+#[tokio::test]
+async fn two_callers_of_one_template_never_share_a_token() {
+    with(TENANTS, 64, async |host| {
+        let jti = |at: usize| host.audit()[at]["credential"]["jti"].clone();
+        *host.guard.attested.lock().unwrap() = "unix:user:tenant-a";
+        assert_eq!(host.connect().await.ask(TOKEN_TARGET).await.status, 200);
+        *host.guard.attested.lock().unwrap() = "unix:user:tenant-b";
+        host.record(Some(CallerRecord {
+            exe_inode: 2,
+            ..ourselves()
+        }));
+        assert_eq!(host.connect().await.ask(TOKEN_TARGET).await.status, 200);
+        assert_ne!(jti(0), jti(1), "one tenant got the token of another");
+        // The positive twin: another process of the same tenant is served from the cache.
+        *host.guard.attested.lock().unwrap() = "unix:user:tenant-a";
+        host.record(Some(CallerRecord {
+            exe_inode: 3,
+            ..ourselves()
+        }));
+        assert_eq!(host.connect().await.ask(TOKEN_TARGET).await.status, 200);
+        assert_eq!(jti(0), jti(2));
+    })
+    .await;
+}

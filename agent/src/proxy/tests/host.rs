@@ -16,7 +16,7 @@ use imds_guard_core::seam::{
     self, ASK_LIMIT, Answer, Ask, Attested, AttestedFd, PolicyFiles, Process, Refusal, Signed,
 };
 use imds_guard_core::secret::Secret;
-use imds_guard_core::selector::{Key, Selectors};
+use imds_guard_core::selector::Selectors;
 use imds_guard_ebpf::{CallerRecord, mapped};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -92,6 +92,8 @@ pub(super) struct Guard {
     pub(super) rechecks: AtomicU32,
     pub(super) refuse: Mutex<Option<Refusal>>,
     pub(super) slow: Mutex<Duration>,
+    /// The selectors that it attests for whoever connects next, as the command line writes them.
+    pub(super) attested: Mutex<&'static str>,
     start: u64,
     exp: Mutex<i64>,
 }
@@ -121,8 +123,7 @@ impl Guard {
         match (ask, refused) {
             (Ask::Attest { .. }, _) => {
                 self.attests.fetch_add(1, SeqCst);
-                let mut selectors = Selectors::default();
-                selectors.found(Key::UnixUser, "billing");
+                let selectors = Selectors::parse(*self.attested.lock().unwrap()).unwrap();
                 let attested = Attested {
                     id,
                     process: Process {
@@ -232,6 +233,7 @@ impl Host {
             rechecks: AtomicU32::new(0),
             refuse: Mutex::new(None),
             slow: Mutex::new(Duration::ZERO),
+            attested: Mutex::new("unix:user:billing"),
             start: ourselves().start_boottime,
             exp: Mutex::new(3600),
         });
