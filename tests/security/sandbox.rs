@@ -48,7 +48,7 @@ fn the_proxy_holds_no_capability_and_sees_no_file() -> Result<()> {
     assert_eq!(field("Threads")?, "1");
     assert_eq!(field("Groups")?.trim(), "");
     assert!(!field("Uid")?.split('\t').any(|uid| uid == "0"), "{status}");
-    let root = fs::read_dir(format!("/proc/{pid}/root/"))?.count();
+    let root = fs::read_dir(format!("/proc/{pid}/root"))?.count();
     assert_eq!(root, 0, "its root directory is empty");
     Ok(())
 }

@@ -11,9 +11,10 @@ pub(crate) fn run() -> Result<()> {
         &[
             "deny",
             "--locked",
-            "check",
             "--config",
             ".deny.toml",
+            "check",
+            "--hide-inclusion-graph",
             "bans",
             "licenses",
             "sources",
@@ -26,9 +27,9 @@ pub(crate) fn run() -> Result<()> {
             "cargo",
             "deny",
             "--locked",
-            "check",
             "--config",
             ".deny.toml",
+            "check",
             "advisories",
         ],
     )?;
