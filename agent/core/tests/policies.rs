@@ -8,6 +8,10 @@ use imds_guard_core::selector::Selectors;
 /// 2026-11-21
 const NOW: i64 = 1_795_219_200;
 
+#[expect(
+    clippy::panic,
+    reason = "a fixture that does otherwise fails the test that calls this"
+)]
 fn fixture(name: &str, text: &str) -> Compiled {
     let source = Source {
         name: name.into(),
@@ -22,11 +26,19 @@ macro_rules! fixture {
     };
 }
 
+#[expect(
+    clippy::unwrap_used,
+    reason = "the selectors are literals of the tests"
+)]
 fn ask(policy: &PolicySet, caller: &str, request: &Request) -> Decision {
     let caller = Selectors::parse(caller).unwrap();
     policy.decide(&policy.identify(&caller), request, NOW)
 }
 
+#[expect(
+    clippy::panic,
+    reason = "a fixture that does otherwise fails the test that calls this"
+)]
 fn permit(policy: &PolicySet, caller: &str, request: &Request) -> Permit {
     match ask(policy, caller, request) {
         Decision::Allow(permit) => permit,
@@ -38,6 +50,10 @@ fn allowed(policy: &PolicySet, caller: &str, request: &Request) {
     let _permit = permit(policy, caller, request);
 }
 
+#[expect(
+    clippy::panic,
+    reason = "a fixture that does otherwise fails the test that calls this"
+)]
 fn refused(policy: &PolicySet, caller: &str, request: &Request) -> DenyReason {
     match ask(policy, caller, request) {
         Decision::Allow(permit) => panic!("{caller}: {permit:?}"),

@@ -121,7 +121,7 @@ impl PolicySet {
         for (id, deny) in (0..).zip(&self.denies) {
             let speaks = asked.denied_by(&deny.about);
             let selected = !deny.selective || caller.denies.contains(&id);
-            if !speaks && !(deny.selective && selected) {
+            if !(speaks || deny.selective && selected) {
                 continue;
             }
             let ended = deny.until.is_some_and(|until| until <= now);

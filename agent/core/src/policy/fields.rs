@@ -145,10 +145,10 @@ impl<'a, 'i> Fields<'a, 'i> {
 
     pub(crate) fn number(&self, key: &'static str) -> Option<At<i64>> {
         let value = self.get(key)?;
-        if let DeValue::Integer(number) = value.get_ref() {
-            if let Ok(number) = i64::from_str_radix(number.as_str(), number.radix()) {
-                return Some(self.at(value.span(), number));
-            }
+        if let DeValue::Integer(number) = value.get_ref()
+            && let Ok(number) = i64::from_str_radix(number.as_str(), number.radix())
+        {
+            return Some(self.at(value.span(), number));
         }
         self.wrong(value, key, "a whole number", "1024");
         None

@@ -309,6 +309,9 @@ impl AccessPattern {
     }
 }
 
+/// Who is told each id that was found.
+type Found<'a> = &'a mut dyn FnMut(u32);
+
 /// Patterns with an id each, found by the segments of a path at a cost that doesn't grow with those that can't match.
 #[derive(Debug, Default)]
 pub(crate) struct Trie {
@@ -336,7 +339,7 @@ impl Trie {
     }
 
     /// Calls `found` for each pattern that covers the path ([`PathPattern::covers`]).
-    pub(crate) fn covering(&self, path: &str, subtree: bool, found: &mut dyn FnMut(u32)) {
+    pub(crate) fn covering(&self, path: &str, subtree: bool, found: Found<'_>) {
         self.walk(path, found, &|node, found| {
             if !subtree {
                 node.here.iter().for_each(|id| found(*id));
@@ -345,7 +348,7 @@ impl Trie {
     }
 
     /// Calls `found` for each pattern that touches the path ([`PathPattern::touches`]).
-    pub(crate) fn touching(&self, path: &str, subtree: bool, found: &mut dyn FnMut(u32)) {
+    pub(crate) fn touching(&self, path: &str, subtree: bool, found: Found<'_>) {
         self.walk(path, found, &|node, found| {
             node.here.iter().for_each(|id| found(*id));
             if subtree {
@@ -354,12 +357,7 @@ impl Trie {
         });
     }
 
-    fn walk(
-        &self,
-        rest: &str,
-        found: &mut dyn FnMut(u32),
-        end: &dyn Fn(&Self, &mut dyn FnMut(u32)),
-    ) {
+    fn walk(&self, rest: &str, found: Found<'_>, end: &dyn Fn(&Self, Found<'_>)) {
         self.below.iter().for_each(|id| found(*id));
         let rest = rest.strip_prefix('/').unwrap_or(rest);
         if rest.is_empty() {
@@ -374,7 +372,7 @@ impl Trie {
         }
     }
 
-    fn descendants(&self, found: &mut dyn FnMut(u32)) {
+    fn descendants(&self, found: Found<'_>) {
         for node in self.literal.values().chain(self.any.as_deref()) {
             node.here
                 .iter()

@@ -74,46 +74,43 @@ pub(crate) fn read(
 
 fn configuration(f: &Fields<'_, '_>, files: &mut Files) {
     files.include = f.list("include").map(|l| l.value).unwrap_or_default();
-    if let Some(t) = f
-        .get("host")
-        .and_then(|v| Fields::of(f.reader, v, "[host]"))
-    {
+    section(f, "host", "[host]", |t| {
         files.host = Host {
             trust_domain: t.text("trust_domain"),
             name: t.text("name"),
             cluster: t.text("cluster"),
         };
-        t.finish();
-    }
-    if let Some(v) = f.get("issuer") {
-        if let Some(t) = Fields::of(f.reader, v, "[issuer]") {
-            let issuer = Issuer {
-                url: t.required("url", "\"http://127.0.0.1:8787\""),
-                listen: t.text("listen"),
-            };
-            files.issuer = Some(t.at(v.span(), issuer));
-            t.finish();
-        }
-    }
-    if let Some(t) = f
-        .get("audit")
-        .and_then(|v| Fields::of(f.reader, v, "[audit]"))
-    {
+    });
+    section(f, "issuer", "[issuer]", |t| {
+        let issuer = Issuer {
+            url: t.required("url", "\"http://127.0.0.1:8787\""),
+            listen: t.text("listen"),
+        };
+        files.issuer = Some(t.at(t.span.clone(), issuer));
+    });
+    section(f, "audit", "[audit]", |t| {
         files.audit = Audit {
             file: t.text("file"),
         };
-        t.finish();
-    }
-    if let Some(t) = f
-        .get("proxy")
-        .and_then(|v| Fields::of(f.reader, v, "[proxy]"))
-    {
+    });
+    section(f, "proxy", "[proxy]", |t| {
         files.proxy = Proxy {
             max_connections: t.number("max_connections"),
             user: t.text("user"),
         };
+    });
+    endpoints(f, files);
+}
+
+/// Calls `read` for a table of the main file, where it stands there.
+fn section(f: &Fields<'_, '_>, key: &'static str, what: &str, read: impl FnOnce(&Fields<'_, '_>)) {
+    if let Some(t) = f.get(key).and_then(|v| Fields::of(f.reader, v, what)) {
+        read(&t);
         t.finish();
     }
+}
+
+fn endpoints(f: &Fields<'_, '_>, files: &mut Files) {
     for (name, value) in f.entries("endpoints") {
         let text = f.texts("endpoints", &[value]).pop();
         if let Some(mode) = text.and_then(|text| f.choose(&text, "mode", &MODES)) {

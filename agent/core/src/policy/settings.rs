@@ -146,8 +146,11 @@ const EKS: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 170, 23));
 const EKS_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23));
 const GCP_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254));
 
-/// The endpoints that are known without being configured: name, cloud, addresses.
-pub const SHIPPED: [(&str, Cloud, &[(IpAddr, u16)]); 7] = [
+/// Name, cloud, addresses.
+pub type ShippedEndpoint = (&'static str, Cloud, &'static [(IpAddr, u16)]);
+
+/// The endpoints that are known without being configured.
+pub const SHIPPED: [ShippedEndpoint; 7] = [
     ("azure-imds", Cloud::Azure, &[(LINK_LOCAL, 80)]),
     ("azure-wireserver", Cloud::Azure, &[(WIRESERVER, 80)]),
     ("azure-hostga", Cloud::Azure, &[(WIRESERVER, 32526)]),

@@ -320,21 +320,7 @@ impl Compiling {
     fn about_token(&mut self, token: &At<TokenEntry>, allow: bool) -> AboutToken {
         let entry = &token.value;
         let cloud = entry.cloud.value;
-        for (key, list, owner) in [
-            ("resource", &entry.resource, Cloud::Azure),
-            ("role", &entry.role, Cloud::Aws),
-            ("scopes", &entry.scopes, Cloud::Gcp),
-            ("audience", &entry.audience, Cloud::Gcp),
-        ] {
-            if let Some(first) = list.first().filter(|_| owner != cloud) {
-                let help = format!("leave it out, or write cloud = \"{}\"", cloud_name(owner));
-                self.error(
-                    &first.place,
-                    format!("`{key}` means nothing for this cloud"),
-                    help,
-                );
-            }
-        }
+        self.foreign_keys(entry);
         let (missing, example) = match cloud {
             Cloud::Azure => (
                 entry.resource.is_empty(),
@@ -359,6 +345,35 @@ impl Compiling {
                 "move it to [identity.NAME] role = \"…\"",
             );
         }
+        let targets = self.token_targets(entry);
+        let scopes = entry.scopes.iter().map(|s| s.value.clone()).collect();
+        AboutToken {
+            cloud,
+            targets,
+            scopes,
+        }
+    }
+
+    fn foreign_keys(&mut self, entry: &TokenEntry) {
+        let cloud = entry.cloud.value;
+        for (key, list, owner) in [
+            ("resource", &entry.resource, Cloud::Azure),
+            ("role", &entry.role, Cloud::Aws),
+            ("scopes", &entry.scopes, Cloud::Gcp),
+            ("audience", &entry.audience, Cloud::Gcp),
+        ] {
+            if let Some(first) = list.first().filter(|_| owner != cloud) {
+                let help = format!("leave it out, or write cloud = \"{}\"", cloud_name(owner));
+                self.error(
+                    &first.place,
+                    format!("`{key}` means nothing for this cloud"),
+                    help,
+                );
+            }
+        }
+    }
+
+    fn token_targets(&mut self, entry: &TokenEntry) -> Vec<u32> {
         let lists = [
             (Kind::AzureResource, &entry.resource),
             (Kind::AwsRole, &entry.role),
@@ -378,12 +393,7 @@ impl Compiling {
                 targets.push(self.targets.number(kind, &text.value));
             }
         }
-        let scopes = entry.scopes.iter().map(|s| s.value.clone()).collect();
-        AboutToken {
-            cloud,
-            targets,
-            scopes,
-        }
+        targets
     }
 
     /// Unix seconds of a date (its first moment, UTC) or of an RFC 3339 time.
