@@ -8,10 +8,12 @@ use tempfile::TempDir;
 
 /// The binary where any user can run it.
 fn installed() -> (TempDir, PathBuf) {
-    let directory = tempfile::tempdir().unwrap();
-    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755))
+        .expect("a mode on our own directory");
     let program = directory.path().join("imds-guard");
-    std::fs::copy(binary("imds-guard").unwrap(), &program).unwrap();
+    let built = binary("imds-guard").expect("the built agent");
+    std::fs::copy(built, &program).expect("a copy of the agent");
     (directory, program)
 }
 
@@ -20,7 +22,7 @@ fn run(program: &Path, arguments: &[&str]) -> Output {
         .args(arguments)
         .env_clear()
         .output()
-        .unwrap()
+        .expect("the agent starts")
 }
 
 /// As a user without any power: nobody, where we are root; ourselves elsewhere.
@@ -40,7 +42,7 @@ fn run_powerless(program: &Path, arguments: &[&str]) -> Output {
         ])
         .arg(program)
         .args(arguments);
-    command.output().unwrap()
+    command.output().expect("setpriv is there")
 }
 
 fn errors(output: &Output) -> String {
