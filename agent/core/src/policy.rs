@@ -12,6 +12,7 @@ mod compile;
 mod decide;
 pub mod diagnostic;
 mod document;
+mod effort;
 pub mod explain;
 mod fields;
 mod identify;

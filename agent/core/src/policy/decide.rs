@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use super::effort;
 use super::identify::{Matched, Workload};
 use super::pattern::Access;
 use super::resource::Kind;
@@ -33,6 +34,7 @@ pub(crate) enum Asked<'a> {
 impl Asked<'_> {
     /// Whether a deny about this holds for the request. An allow has to cover it, which is another question for reads.
     pub(crate) fn denied_by(&self, about: &About) -> bool {
+        effort::one();
         match self {
             Self::Path {
                 access,
@@ -189,20 +191,23 @@ impl PolicySet {
             }
             Asked::Target { cloud, target } => {
                 let named = target.and_then(|t| self.deny_targets.get(&t));
-                named.into_iter().flatten().for_each(|id| consider(*id));
-                self.deny_all(*cloud, asked, &mut consider);
+                let all = self.deny_tokens.get(cloud);
+                let both = named.into_iter().chain(all).flatten();
+                both.for_each(|id| consider(*id));
             }
-            Asked::Scopes(_) => self.deny_all(Cloud::Gcp, asked, &mut consider),
+            // No scopes in the request means all that the node has.
+            Asked::Scopes([]) => {
+                let every = self.deny_scopes.values();
+                let every = every.chain(self.deny_tokens.get(&Cloud::Gcp)).flatten();
+                every.for_each(|id| consider(*id));
+            }
+            Asked::Scopes(scopes) => {
+                let named = scopes.iter().filter_map(|s| self.deny_scopes.get(s));
+                let both = named.chain(self.deny_tokens.get(&Cloud::Gcp)).flatten();
+                both.for_each(|id| consider(*id));
+            }
         }
         denies
-    }
-
-    fn deny_all(&self, cloud: Cloud, asked: &Asked<'_>, consider: &mut dyn FnMut(u32)) {
-        for id in self.deny_tokens.get(&cloud).into_iter().flatten() {
-            if asked.denied_by(&self.denies[*id as usize].about) {
-                consider(*id);
-            }
-        }
     }
 
     fn granted<'a>(
@@ -252,6 +257,7 @@ impl PolicySet {
         ended: &mut bool,
     ) -> Option<Found<'_>> {
         let mut live = |id: u32| {
+            effort::one();
             let allow = &self.allows[id as usize];
             let alive = allow.until.is_none_or(|until| now < until);
             *ended |= !alive;
@@ -322,6 +328,7 @@ impl PolicySet {
 impl About {
     /// No scopes in a request means all that the node has: no list of a rule covers that.
     fn covers_scopes(&self, scopes: &[Arc<str>]) -> bool {
+        effort::one();
         let granted = |scope| {
             self.token
                 .as_ref()
@@ -341,6 +348,7 @@ struct Denies<'a> {
 
 impl<'a> Denies<'a> {
     fn consider(&mut self, rule: &'a DenyRule, caller: &Workload, now: i64) {
+        effort::one();
         if rule.until.is_some_and(|until| until <= now) {
             return;
         }
@@ -353,8 +361,10 @@ impl<'a> Denies<'a> {
         } else {
             &mut self.enforced
         };
-        let at = |rule: &DenyRule| (rule.rule.file.clone(), rule.rule.line);
-        if place.is_none_or(|other| at(rule) < at(other)) {
+        let first = |other: &DenyRule| {
+            (&rule.rule.file, rule.rule.line) < (&other.rule.file, other.rule.line)
+        };
+        if place.is_none_or(first) {
             *place = Some(rule);
         }
     }
@@ -366,7 +376,7 @@ impl DenyRule {
         let spared = caller
             .matched
             .iter()
-            .filter(|m| self.except.contains(&m.workload));
+            .filter(|m| self.except.binary_search(&m.workload).is_ok());
         spared.min_by_key(|m| m.rests_on_executable)
     }
 }

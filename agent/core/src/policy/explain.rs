@@ -95,8 +95,7 @@ impl PolicySet {
     fn considered(&self, caller: &Selectors, workload: &Workload) -> Vec<Considered> {
         let mut all: Vec<Considered> = vec![];
         for (id, rules) in (0..).zip(&self.workloads) {
-            let own = self.alternatives.iter().filter(|a| a.owner == id);
-            let nearest = own.max_by_key(|a| {
+            let nearest = self.alternatives_of(id).iter().max_by_key(|a| {
                 (
                     a.matches(caller) != Match::No,
                     states(a, caller).filter(|s| s.1 == "found").count(),

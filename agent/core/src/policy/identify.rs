@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::Identity;
+use super::effort;
 use super::pattern::Bindings;
 use super::set::{Alternative, PolicySet};
 use crate::selector::Selectors;
@@ -53,6 +54,7 @@ pub(crate) enum Match {
 
 impl Alternative {
     pub(crate) fn matches(&self, caller: &Selectors) -> Match {
+        effort::one();
         let mut bound = Bindings::default();
         let mut possible = false;
         for pattern in &self.patterns {

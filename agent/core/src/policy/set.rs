@@ -31,8 +31,10 @@ pub struct PolicySet {
     pub(crate) deny_by_selector: Index,
     /// target → denies that hold for everyone.
     pub(crate) deny_targets: HashMap<u32, Vec<u32>>,
-    /// cloud → denies that hold for everyone, of every credential or of scopes.
+    /// cloud → denies that hold for everyone, of every credential.
     pub(crate) deny_tokens: HashMap<Cloud, Vec<u32>>,
+    /// scope → denies of it that hold for everyone.
+    pub(crate) deny_scopes: HashMap<Arc<str>, Vec<u32>>,
     pub(crate) deny_paths: HashMap<(Access, Cloud), Trie>,
     pub(crate) targets: Targets,
     pub(crate) modes: HashMap<Cloud, Mode>,
@@ -87,7 +89,7 @@ pub(crate) struct DenyRule {
     pub(crate) until: Option<i64>,
     pub(crate) audit: bool,
     pub(crate) about: About,
-    /// Names and numbers of workloads that it spares.
+    /// Numbers of workloads that it spares, sorted.
     pub(crate) except: Vec<u32>,
     /// Whether it has selectors; without, it holds for everyone.
     pub(crate) selective: bool,
@@ -122,6 +124,7 @@ impl Default for PolicySet {
             deny_by_selector: Index::default(),
             deny_targets: HashMap::new(),
             deny_tokens: HashMap::new(),
+            deny_scopes: HashMap::new(),
             deny_paths: HashMap::new(),
             targets: Targets::default(),
             modes: HashMap::new(),
@@ -140,6 +143,13 @@ impl PolicySet {
     /// The policy as TOML that compiles to the same policy, presets and included files in it.
     pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
         toml::to_string(&self.files)
+    }
+
+    /// The alternatives of one workload. They stand together, since compile takes one workload after the other.
+    pub(crate) fn alternatives_of(&self, workload: u32) -> &[Alternative] {
+        let begin = self.alternatives.partition_point(|a| a.owner < workload);
+        let end = self.alternatives.partition_point(|a| a.owner <= workload);
+        &self.alternatives[begin..end]
     }
 
     /// How many workloads there are.

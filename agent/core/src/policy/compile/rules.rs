@@ -36,12 +36,16 @@ impl Compiling {
             self.unique("workload", &entry.name, &mut seen);
             self.workload(&mut set, entry);
         }
+        let numbers: HashMap<Arc<str>, u32> = (0..)
+            .zip(&set.workloads)
+            .map(|(number, workload)| (workload.name.clone(), number))
+            .collect();
         let mut seen = HashMap::new();
         for entry in &files.deny {
             if let Some(name) = &entry.rule.name {
                 self.unique("deny", name, &mut seen);
             }
-            self.deny(&mut set, entry);
+            self.deny(&mut set, entry, &numbers);
         }
         set.by_selector = Index::new(&set.alternatives);
         set.deny_by_selector = Index::new(&set.deny_alternatives);
@@ -239,7 +243,7 @@ impl Compiling {
         }
     }
 
-    fn deny(&mut self, set: &mut PolicySet, entry: &DenyEntry) {
+    fn deny(&mut self, set: &mut PolicySet, entry: &DenyEntry, numbers: &HashMap<Arc<str>, u32>) {
         let id = number(set.denies.len());
         let about = self.about(&entry.rule, false);
         let place = &entry.rule.place;
@@ -259,11 +263,11 @@ impl Compiling {
         if !selective {
             index_deny(set, id, &about);
         }
-        let except = entry
-            .except
-            .iter()
-            .filter_map(|name| self.excepted(set, name))
+        let except = entry.except.iter();
+        let mut except: Vec<u32> = except
+            .filter_map(|name| self.excepted(numbers, name))
             .collect();
+        except.sort_unstable();
         let line = self.line(place);
         let made_up = || format!("deny-{line}").into();
         let name = entry
@@ -281,19 +285,17 @@ impl Compiling {
         });
     }
 
-    fn excepted(&mut self, set: &PolicySet, name: &Text) -> Option<u32> {
-        let found = set.workloads.iter().position(|w| w.name == name.value);
+    fn excepted(&mut self, numbers: &HashMap<Arc<str>, u32>, name: &Text) -> Option<u32> {
+        let found = numbers.get(&name.value).copied();
         if found.is_none() {
-            let known: Vec<&str> = set.workloads.iter().map(|w| &*w.name).collect();
+            let mut known: Vec<&str> = numbers.keys().map(|name| &**name).collect();
+            known.sort_unstable();
             let meant = crate::policy::fields::meant(&name.value, &known);
-            let help = format!("{meant}`except` names workloads");
-            self.error(
-                &name.place,
-                format!("there is no workload `{}`", name.value),
-                help,
-            );
+            let help = format!("{meant}`except` takes the names of workloads that are defined");
+            let title = format!("there is no workload `{}`", name.value);
+            self.error(&name.place, title, help);
         }
-        found.map(number)
+        found
     }
 
     fn about(&mut self, entry: &RuleEntry, allow: bool) -> About {
@@ -464,7 +466,11 @@ fn index_deny(set: &mut PolicySet, id: u32, about: &About) {
         for target in &token.targets {
             set.deny_targets.entry(*target).or_default().push(id);
         }
-        if token.targets.is_empty() || !token.scopes.is_empty() {
+        for scope in &token.scopes {
+            let of_scope = set.deny_scopes.entry(scope.clone());
+            of_scope.or_default().push(id);
+        }
+        if token.targets.is_empty() && token.scopes.is_empty() {
             set.deny_tokens.entry(token.cloud).or_default().push(id);
         }
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::Compiling;
 use crate::policy::Identity;
 use crate::policy::diagnostic::Place;
-use crate::policy::document::Files;
+use crate::policy::document::{Files, IdentityEntry};
 use crate::policy::pattern::{SelectorPattern, ValuePattern};
 use crate::policy::set::PolicySet;
 use crate::policy::settings::Host;
@@ -20,13 +20,14 @@ const FIXED: [&str; 4] = ["trust_domain", "host", "cluster", "workload"];
 impl Compiling {
     pub(super) fn prove_subjects(&mut self, files: &Files, set: &PolicySet, host: &Host) {
         let mut proven: Vec<(u32, Template, Place)> = vec![];
+        let entries = files.identity.0.iter();
+        let entries: HashMap<&Arc<str>, &IdentityEntry> = entries
+            .rev()
+            .map(|(name, entry)| (&name.value, entry))
+            .collect();
         for (workload, identity, place) in Self::minted(files, set) {
-            let entry = files
-                .identity
-                .0
-                .iter()
-                .find(|(n, _)| n.value == identity.name);
-            let Some(subject) = entry.and_then(|(_, e)| e.subject.as_ref()) else {
+            let entry = entries.get(&identity.name);
+            let Some(subject) = entry.and_then(|e| e.subject.as_ref()) else {
                 continue;
             };
             let template = match Template::parse(&subject.value) {
@@ -183,14 +184,14 @@ struct Binding {
 
 /// The variables that every alternative of a workload binds.
 fn variables(set: &PolicySet, workload: u32) -> HashMap<Arc<str>, Binding> {
-    let own = || set.alternatives.iter().filter(move |a| a.owner == workload);
+    let own = set.alternatives_of(workload);
     let bound = |p: &SelectorPattern| match &p.value {
         ValuePattern::Variable { name, .. } => Some((name.clone(), p.key)),
         _ => None,
     };
     let mut variables: HashMap<Arc<str>, Binding> = HashMap::new();
     let mut count: HashMap<Arc<str>, usize> = HashMap::new();
-    for alternative in own() {
+    for alternative in own {
         let mut firm: HashMap<Arc<str>, bool> = HashMap::new();
         for (name, key) in alternative.patterns.iter().filter_map(bound) {
             *firm.entry(name).or_default() |= !key.caller_influenced();
@@ -204,7 +205,7 @@ fn variables(set: &PolicySet, workload: u32) -> HashMap<Arc<str>, Binding> {
                 .chosen_by_caller |= !firm;
         }
     }
-    let all = own().count();
+    let all = own.len();
     variables.retain(|name, _| count.get(name) == Some(&all));
     variables
 }
