@@ -1,8 +1,6 @@
 //! The guard as a process: a reload that fails keeps the last good policy, either process may die, and what it leaves
 //! protects. Each refusal beside the same caller's success.
 
-#![expect(clippy::unwrap_used, reason = "a test may end with a panic")]
-
 use imds_guard_tests::{World, require};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
