@@ -36,7 +36,7 @@ impl Need {
     }
 }
 
-/// Panic, naming every need that isn't met. Called through [`require!`].
+/// Panic, naming every need that isn't met. Called through [`require!`](crate::require!).
 ///
 /// # Panics
 /// When a need isn't met.

@@ -23,7 +23,7 @@ impl World {
     /// A new world for the test `name` (letters, digits, `-`, `_`).
     ///
     /// # Errors
-    /// When the machine lacks root, cgroup v2 or bpffs: call [`require!`](crate::require) first for a plainer word.
+    /// When the machine lacks root, cgroup v2 or bpffs: call [`require!`](crate::require!) first for a plainer word.
     pub fn new(name: &str) -> Result<Self> {
         let directory = tempfile::Builder::new()
             .prefix(&format!("{PREFIX}{}.{name}.", std::process::id()))

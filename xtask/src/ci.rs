@@ -138,5 +138,8 @@ fn doc() -> Result<()> {
             "--quiet",
         ],
     )?;
-    process::run(command.env("RUSTDOCFLAGS", "-D warnings"))
+    process::run(command.env(
+        "RUSTDOCFLAGS",
+        "-D warnings -A rustdoc::private-intra-doc-links",
+    ))
 }

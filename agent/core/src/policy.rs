@@ -1,6 +1,6 @@
 //! Policy: files in, decisions out.
 //!
-//! [`compile`] turns sources into [`Compiled`] or into every [`Diagnostics`] at once; [`includes`] says beforehand which
+//! [`mod@compile`] turns sources into [`Compiled`] or into every [`Diagnostics`] at once; [`includes`] says beforehand which
 //! other files the main one wants. [`PolicySet::identify`] once per process, [`PolicySet::decide`] once per request.
 
 use std::collections::BTreeMap;

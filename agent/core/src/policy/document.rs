@@ -1,5 +1,5 @@
 //! The files as written: every key with its place, nothing resolved. Serialising it prints TOML that reads back as the same
-//! policy. Never asks whether what is written makes sense; that is [`super::compile`]'s.
+//! policy. Never asks whether what is written makes sense; that is [`mod@super::compile`]'s.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
