@@ -11,6 +11,7 @@ mod answers;
 mod audit;
 mod child;
 mod error;
+mod notify;
 mod policy;
 mod seam;
 mod service;

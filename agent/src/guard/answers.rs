@@ -74,6 +74,7 @@ impl Answers {
     }
 
     fn attest(&mut self, id: u64, record: &CallerRecord) -> Result<Reply, Refusal> {
+        tracing::debug!(pid = record.tgid, "asked to attest");
         let attested = self.attestor.attest(record).map_err(|e| reason(&e))?;
         let pidfd = attested.pidfd.as_fd().try_clone_to_owned();
         let fds = [pidfd, attested.dir.try_clone()]

@@ -13,6 +13,7 @@ use tokio::time::{Instant, Interval, interval, sleep_until, timeout};
 use super::answers::Answers;
 use super::audit::Audit;
 use super::child::{Running, Spawner};
+use super::notify::notify;
 use super::policy::Policy;
 use super::seam::{Door, Seam};
 use super::{FAREWELL, GuardError, Options, now, start};
@@ -417,13 +418,6 @@ fn undone_if_fresh(
 fn host_netns() -> Option<u64> {
     let socket = std::net::UdpSocket::bind(("127.0.0.1", 0)).ok()?;
     sockopt::netns_cookie(socket.as_fd()).ok()
-}
-
-/// Tells the service manager, where there is one.
-fn notify(state: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(state) {
-        tracing::warn!(%error, "the service manager can't be told");
-    }
 }
 
 async fn ended(proxy: Option<&Running>) {
