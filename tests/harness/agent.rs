@@ -16,6 +16,7 @@ pub struct Agent<'w> {
     world: &'w World,
     config: String,
     arguments: Vec<String>,
+    log: Option<String>,
 }
 
 impl<'w> Agent<'w> {
@@ -24,6 +25,7 @@ impl<'w> Agent<'w> {
             world,
             config: String::new(),
             arguments: Vec::new(),
+            log: None,
         }
     }
 
@@ -41,6 +43,15 @@ impl<'w> Agent<'w> {
     pub fn argument(mut self, argument: &str) -> Self {
         self.arguments.push(argument.to_owned());
         self
+    }
+
+    /// With this `RUST_LOG`.
+    #[must_use]
+    pub fn log_level(self, filter: &str) -> Self {
+        Self {
+            log: Some(filter.to_owned()),
+            ..self
+        }
     }
 
     /// Start it, and wait until it says that it is ready (20 s at most).
@@ -117,7 +128,8 @@ impl<'w> Agent<'w> {
         command
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-            .env("RUST_BACKTRACE", "1");
+            .env("RUST_BACKTRACE", "1")
+            .envs(self.log.iter().map(|filter| ("RUST_LOG", filter)));
         Ok(command)
     }
 }

@@ -7,7 +7,9 @@ use crate::{AZURE_IMDS, World};
 use anyhow::{Context, Result};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// The access token that the service gives to everybody who asks it.
 pub const UPSTREAM_TOKEN: &str = "canary-of-the-real-service";
@@ -21,10 +23,28 @@ pub struct Received {
     pub headers: Vec<String>,
 }
 
+/// How it behaves, beside answering as the real service does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Manner {
+    /// Keeps its connections.
+    #[default]
+    Keeps,
+    /// Closes each connection behind its answer, without a word about it before.
+    Closes,
+    /// Takes requests and answers none.
+    Silent,
+    /// Answers each request with a body of this many bytes.
+    Sized(usize),
+    /// Sends each caller to its own token endpoint.
+    Redirects,
+}
+
 /// The running server; it ends with the process.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct FakeAzure {
     received: Arc<Mutex<Vec<Received>>>,
+    connections: Arc<AtomicUsize>,
+    manner: Arc<Mutex<Manner>>,
 }
 
 impl FakeAzure {
@@ -32,17 +52,27 @@ impl FakeAzure {
         let listener = world.enter(|| {
             TcpListener::bind(AZURE_IMDS).context("bind the metadata address inside the world")
         })?;
-        let received = Arc::default();
-        let server = Self {
-            received: Arc::clone(&received),
-        };
+        let server = Self::default();
+        let accepting = server.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let received = Arc::clone(&received);
-                std::thread::spawn(move || serve(&stream, &received));
+                accepting.connections.fetch_add(1, Ordering::Relaxed);
+                let server = accepting.clone();
+                std::thread::spawn(move || server.serve(&stream));
             }
         });
         Ok(server)
+    }
+
+    /// Behave like this from the next request on.
+    pub fn behave(&self, manner: Manner) {
+        *self.manner.lock().unwrap_or_else(PoisonError::into_inner) = manner;
+    }
+
+    /// How many connections it took so far.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
     }
 
     /// All that was asked so far.
@@ -53,32 +83,48 @@ impl FakeAzure {
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
     }
+
+    fn serve(&self, stream: &TcpStream) -> Option<()> {
+        let mut lines = BufReader::new(stream).lines();
+        loop {
+            let line = lines.next()?.ok()?;
+            let headers: Vec<String> = lines
+                .by_ref()
+                .map_while(Result::ok)
+                .take_while(|l| !l.is_empty())
+                .collect();
+            let (status, body) = answer(&line, &headers);
+            self.received
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(Received { line, headers });
+            let manner = *self.manner.lock().unwrap_or_else(PoisonError::into_inner);
+            match manner {
+                Manner::Silent => {
+                    // Longer than any credential's budget; its caller has left by then.
+                    std::thread::sleep(Duration::from_secs(5));
+                    return None;
+                }
+                Manner::Sized(size) => reply(stream, "200 OK", &"x".repeat(size))?,
+                Manner::Redirects => reply(stream, REDIRECT, "")?,
+                Manner::Keeps | Manner::Closes => reply(stream, status, &body)?,
+            }
+            if manner == Manner::Closes {
+                return None;
+            }
+        }
+    }
 }
 
-fn serve(stream: &TcpStream, received: &Mutex<Vec<Received>>) -> Option<()> {
-    let mut lines = BufReader::new(stream).lines();
-    loop {
-        let line = lines.next()?.ok()?;
-        let headers: Vec<String> = lines
-            .by_ref()
-            .map_while(Result::ok)
-            .take_while(|l| !l.is_empty())
-            .collect();
-        let (status, body) = answer(&line, &headers);
-        received
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(Received { line, headers });
-        let head = format!(
-            "HTTP/1.1 {status}\r\nContent-Type: application/json; charset=utf-8\r\nServer: IMDS/150.870.65.1854\r\n"
-        );
-        write!(
-            &mut &*stream,
-            "{head}Content-Length: {}\r\n\r\n{body}",
-            body.len()
-        )
-        .ok()?;
-    }
+const REDIRECT: &str = "302 Found\r\nLocation: http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-02-01&resource=redirected";
+
+fn reply(mut stream: &TcpStream, status: &str, body: &str) -> Option<()> {
+    let length = body.len();
+    let head = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: application/json; charset=utf-8\r\nServer: IMDS/150.870.65.1854\r\nContent-Length: {length}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).ok()?;
+    stream.write_all(body.as_bytes()).ok()
 }
 
 fn answer(line: &str, headers: &[String]) -> (&'static str, String) {

@@ -20,7 +20,7 @@ mod world;
 
 pub use agent::{Agent, AgentProcess};
 pub use audit::AuditTail;
-pub use azure::{FakeAzure, Received, UPSTREAM_TOKEN};
+pub use azure::{FakeAzure, Manner, Received, UPSTREAM_TOKEN};
 pub use binary::binary;
 pub use cgroup::{Cgroup, leftovers};
 pub use python::Python;
