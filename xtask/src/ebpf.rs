@@ -34,19 +34,19 @@ pub(crate) fn ensure() -> Result<()> {
     if object().is_file()
         && std::fs::read_to_string(sidecar()).is_ok_and(|have| have.trim() == digest)
     {
-        println!("ebpf: {} is fresh", object().display());
+        eprintln!("ebpf: {} is fresh", object().display());
         return Ok(());
     }
     let started = Instant::now();
     let compiler = toolchain::find().ok_or_else(no_compiler)?;
     let linker = linker::find().ok_or_else(no_linker)?;
-    println!(
+    eprintln!(
         "ebpf: compiler {compiler}\nebpf: linker {}",
         linker.display()
     );
     let built = build(&compiler, &linker)?;
     publish(&built, &digest)?;
-    println!(
+    eprintln!(
         "ebpf: {} built in {:.1} s",
         object().display(),
         started.elapsed().as_secs_f32()

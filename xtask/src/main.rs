@@ -8,6 +8,7 @@
     reason = "a command line tool talks to a person"
 )]
 
+mod bench;
 mod ci;
 mod debian;
 mod demo;
@@ -59,6 +60,10 @@ enum Verb {
     ///
     /// The closing line sums all runners up: `N passed, N failed`.
     Test(test::Options),
+    /// What the agent costs, beside a bare hyper server and nginx: a table with what we aim at. Needs root.
+    ///
+    /// Its exit code says whether everything could be measured, never whether it was fast.
+    Bench(bench::Options),
     /// Everything that must hold before a change lands: fmt, tidy, clippy, deny, doc, test.
     Ci,
     /// The rules of the house that no compiler knows: lints taken by each crate, module docs, sizes, the tree's top.
@@ -87,6 +92,7 @@ fn main() -> ExitCode {
         Verb::Demo => demo::demo(),
         Verb::Run(options) => demo::run(&options),
         Verb::Test(options) => test::run(&options),
+        Verb::Bench(options) => bench::run(&options),
         Verb::Ci => ci::run(),
         Verb::Tidy => tidy::run(),
         Verb::Clean => clean(),

@@ -34,7 +34,8 @@ pub(crate) fn shown(command: &Command) -> String {
 
 /// Say it, run it, and fail when it fails.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
-    println!("  $ {}", shown(command));
+    // Beside the output, not in it: some verbs print JSON.
+    eprintln!("  $ {}", shown(command));
     let status = command
         .status()
         .with_context(|| format!("could not start `{}`", shown(command)))?;
