@@ -34,8 +34,8 @@ pub(crate) const CREDENTIAL_BUDGET: Duration = Duration::from_millis(900);
 pub(crate) const READ_BUDGET: Duration = Duration::from_secs(120);
 /// No metadata document is near this size.
 pub(crate) const BODY_BYTES: usize = 1024 * 1024;
-/// Idle connections kept to one upstream.
-const KEPT: usize = 16;
+/// Idle connections kept to one upstream. With fewer than there are callers at once, most would be dialled for one request.
+const KEPT: usize = 64;
 
 /// Why the real service gave no answer.
 #[derive(Debug, thiserror::Error)]
