@@ -11,8 +11,9 @@ use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, setsockopt, sockopt};
 use tokio::net::TcpListener;
+use tokio::runtime::LocalOptions;
 use tokio::sync::mpsc;
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::spawn_local;
 
 use super::clock::unix_now;
 use super::kernel::Maps;
@@ -79,11 +80,12 @@ pub fn run(seam: OwnedFd) -> Result<(), ProxyError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
-        .build()?;
+        // Tasks on the runtime itself: a `LocalSet` would be a second queue, woken and polled beside the first.
+        .build_local(LocalOptions::default())?;
     // Asked before the sandbox, which does not allow the question.
     let descriptors = descriptors();
     sandbox::enter()?;
-    LocalSet::new().block_on(&runtime, async {
+    runtime.block_on(async {
         let (proxy, pushed) = welcome.into_proxy(seam, descriptors)?;
         serve(proxy, pushed).await
     })
