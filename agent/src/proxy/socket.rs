@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 /// One of the holders of an accepted socket. It closes with the last.
@@ -23,6 +23,22 @@ impl Socket {
     /// Writes what fits now.
     pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         self.0.try_write(bytes)
+    }
+
+    /// Reads what is there. Where that is less than there is room for, the socket is empty (epoll tells of each edge), and
+    /// the runtime is told so: without this each request costs one more read, to be told that there is nothing.
+    fn read_once(&self, into: &mut [u8]) -> io::Result<usize> {
+        let mut short = None;
+        let outcome = self
+            .0
+            .try_io(Interest::READABLE, || match self.0.try_read(into) {
+                Ok(n) if n > 0 && n < into.len() => {
+                    short = Some(n);
+                    Err(io::ErrorKind::WouldBlock.into())
+                }
+                outcome => outcome,
+            });
+        short.map_or(outcome, Ok)
     }
 
     fn poll_write_with(
@@ -54,7 +70,7 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         loop {
             ready!(self.0.poll_read_ready(cx))?;
-            match self.0.try_read(out.initialize_unfilled()) {
+            match self.read_once(out.initialize_unfilled()) {
                 Ok(n) => {
                     out.advance(n);
                     return Poll::Ready(Ok(()));
