@@ -18,6 +18,7 @@ mod failure;
 mod gate;
 pub(crate) mod kernel;
 mod linger;
+mod memo;
 mod policy;
 mod published;
 mod rates;

@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 
 use super::exchange::exchange;
 use super::gate::{Gate, Halt};
+use super::memo::Memo;
 use super::policy::{Door, Policy};
 use super::record;
 use super::seam::AskError;
@@ -31,6 +32,7 @@ pub(crate) struct Connection {
     pub(crate) proxy: Rc<Proxy>,
     pub(crate) socket: Socket,
     pub(crate) caller: CallerRecord,
+    pub(crate) memo: Memo,
     session: RefCell<Option<Rc<Session>>>,
     door: RefCell<Option<(u64, Option<Door>)>>,
 }
@@ -80,6 +82,7 @@ async fn attributed(proxy: Rc<Proxy>, socket: Socket, caller: CallerRecord, _sea
         proxy,
         socket,
         caller,
+        memo: Memo::default(),
         session: RefCell::default(),
         door: RefCell::default(),
     });

@@ -8,8 +8,7 @@ use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::{Request, Response};
 use imds_guard_core::decision::{Decision, DenyReason, Permit};
-use imds_guard_core::http::{HEADERS_LIMIT, RequestHead};
-use imds_guard_core::imds::{self, Arrival, Call, Malformed};
+use imds_guard_core::imds::Call;
 use imds_guard_core::seam::Ask;
 
 use super::answer;
@@ -51,7 +50,8 @@ async fn judged(
 ) -> Result<Reply, Failure> {
     let policy = on.proxy.policy();
     let door = on.door(&policy).ok_or(Failure::NotServed)?;
-    let call = Rc::new(parse(&request, &door.arrival)?);
+    let (head, body) = request.into_parts();
+    let call = on.memo.call(head, &door.arrival)?;
     record.call = Some(Rc::clone(&call));
     let session = on.session().await?;
     still_there(on, &session).await?;
@@ -61,32 +61,13 @@ async fn judged(
         recheck(on).await?;
     }
     on.proxy.rates.take(&permit).map_err(Failure::Throttled)?;
-    let reply = answer::to(on, &policy, &permit, &call, request.into_body(), record).await?;
+    let reply = answer::to(on, &policy, &permit, &call, body, record).await?;
     if reply.took_time() {
         still_there(on, &session).await?;
         still_permitted(on, &session, &policy, &call)?;
     }
     record.allowed();
     Ok(reply)
-}
-
-/// The head as the dialect reads it: what hyper has parsed of the very bytes that the scanner passed.
-fn parse(request: &Request<Incoming>, arrival: &Arrival) -> Result<Call, Malformed> {
-    let mut headers = [("", &b""[..]); HEADERS_LIMIT];
-    let mut count = 0;
-    for ((name, value), slot) in request.headers().iter().zip(&mut headers) {
-        *slot = (name.as_str(), value.as_bytes());
-        count += 1;
-    }
-    let head = RequestHead {
-        method: request.method().as_str(),
-        target: request
-            .uri()
-            .path_and_query()
-            .map_or("", |target| target.as_str()),
-        headers: &headers[..count],
-    };
-    imds::parse(&head, arrival)
 }
 
 /// Whether the process that connected is still there and still who it was.

@@ -2,6 +2,7 @@
 //! comes out however the exchange ends. Holds names and numbers, never a secret: no header, no body, no query but the
 //! resource that policy was asked about.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -175,7 +176,7 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     credential: Option<&'a Fingerprint>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    caller: Option<Caller>,
+    caller: Option<Caller<'a>>,
     epoch: u64,
     latency_us: u128,
 }
@@ -186,24 +187,24 @@ fn in_words<S: serde::Serializer>(time: &jiff::Timestamp, to: S) -> Result<S::Ok
 
 /// The recorded process, in numbers; names of users and groups are for whoever reads.
 #[derive(Serialize)]
-struct Caller {
+struct Caller<'a> {
     pid: u32,
     uid: u32,
     gid: u32,
     cgroup_id: u64,
-    comm: String,
+    comm: Cow<'a, str>,
     endpoint: std::net::SocketAddr,
 }
 
-impl Caller {
-    fn of(record: &CallerRecord) -> Self {
+impl<'a> Caller<'a> {
+    fn of(record: &'a CallerRecord) -> Self {
         let comm = record.comm.split(|byte| *byte == 0).next();
         Self {
             pid: record.tgid,
             uid: record.uid,
             gid: record.gid,
             cgroup_id: record.cgroup_id,
-            comm: String::from_utf8_lossy(comm.unwrap_or_default()).into_owned(),
+            comm: String::from_utf8_lossy(comm.unwrap_or_default()),
             endpoint: super::policy::dialled(record),
         }
     }
