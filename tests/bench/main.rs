@@ -38,6 +38,7 @@ fn main() -> Result<()> {
     }
     let options = Options::parse(&arguments)?;
     let mut report = Report::default();
+    report.notes.push(usage::elsewhere()?);
     if options.wants(Section::Start) {
         eprintln!("bench: starts and idle memory");
         report.figures.extend(start::measure()?);

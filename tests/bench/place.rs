@@ -3,7 +3,7 @@
 //! Servers get one CPU and the load another, where there are two: a load that fights its server for a CPU measures the
 //! scheduler. Must never start anything outside of a world.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use imds_guard_tests::World;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
@@ -34,18 +34,8 @@ impl Cpus {
     }
 }
 
-/// Load and servers, ours and theirs alike, go before what else the machine does.
-const NICE: &str = "-15";
-
-/// Keep a running process, every thread of it, on one CPU and at the priority of the others. What it starts later inherits
-/// both.
-pub(crate) fn settle(pid: u32, cpu: usize) -> Result<()> {
-    let status = Command::new("renice")
-        .args(["-n", NICE, "-p", &pid.to_string()])
-        .stdout(Stdio::null())
-        .status()
-        .context("renice")?;
-    ensure!(status.success(), "renice failed ({status})");
+/// Keep a running process, every thread of it, on one CPU. What it starts later inherits that.
+pub(crate) fn pin(pid: u32, cpu: usize) -> Result<()> {
     let mut set = CpuSet::new();
     set.set(cpu)?;
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
@@ -119,7 +109,7 @@ impl Place<'_> {
             .args(["-c", r#"echo 0 > "$0/cgroup.procs" && exec "$@""#])
             .arg(&self.cgroup);
         command.args([
-            "nice", "-n", NICE, "taskset", "-c", &cpu, "setpriv", "--reuid", &uid, "--regid", &uid,
+            "taskset", "-c", &cpu, "setpriv", "--reuid", &uid, "--regid", &uid,
         ]);
         command
             .args(["--clear-groups", "--", program])

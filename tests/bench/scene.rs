@@ -4,7 +4,7 @@
 
 use crate::contest::{self, Aims, place};
 use crate::options::{Options, Section};
-use crate::place::{Cpus, Place, Server, settle, with_children};
+use crate::place::{Cpus, Place, Server, pin, with_children};
 use crate::programs::{self, Dialled};
 use crate::report::Report;
 use crate::spread::Aim;
@@ -30,8 +30,8 @@ struct Scene<'w> {
     script: PathBuf,
     answer: Response,
     agent: AgentProcess,
-    /// The real service's stand-in.
-    upstream: Server,
+    /// The real service's stand-in, for as long as the scene lasts.
+    _upstream: Server,
 }
 
 /// Measure what the options ask for.
@@ -51,7 +51,7 @@ pub(crate) fn measure(options: &Options, report: &mut Report) -> Result<()> {
         eprintln!("bench: kernel programs");
         report.figures.extend(scene.programs(options)?);
     }
-    report.notes = scene.notes(options);
+    report.notes.extend(scene.notes(options));
     Ok(())
 }
 
@@ -65,7 +65,7 @@ impl<'w> Scene<'w> {
         })?;
         let agent = ours::start(world)?;
         for pid in with_children(agent.pid()) {
-            settle(pid, cpus.server)?;
+            pin(pid, cpus.server)?;
         }
         let answer = ours::answer(world, ours::SERVED, ours::READ)?;
         let file = world.directory().join("etc/answer");
@@ -82,7 +82,7 @@ impl<'w> Scene<'w> {
             script: wrk::script(world.directory())?,
             answer,
             agent,
-            upstream,
+            _upstream: upstream,
         })
     }
 
@@ -194,7 +194,7 @@ impl<'w> Scene<'w> {
             "CPU: user and kernel time of the serving processes (ours: guard and proxy). Ratios are ours by peer, round by round.".into(),
             "Latencies of new connections begin when the connection stands.".into(),
             "Kernel programs: two readings of the clock are in each figure, as the kernel counts.".into(),
-            format!("The real service's stand-in is a bare hyper server, too (pid {:?}).", self.upstream.pids()),
+            "The real service's stand-in, behind nginx and behind us, is the bare hyper server, too.".into(),
         ]
     }
 }

@@ -36,3 +36,16 @@ pub(crate) fn pss_mib(pids: &[u32]) -> Result<f64> {
     }
     Ok(kib / 1024.0)
 }
+
+/// A sentence on what else the machine was doing when the bench began.
+pub(crate) fn elsewhere() -> Result<String> {
+    let text = fs::read_to_string("/proc/loadavg").context("/proc/loadavg")?;
+    let load: f64 = text.split(' ').next().context("no load")?.parse()?;
+    Ok(if load < 1.0 {
+        format!("Nothing else was going on (load {load}).")
+    } else {
+        format!(
+            "The machine was busy with other things (load {load}): throughput and latency say little, CPU per request says more."
+        )
+    })
+}
