@@ -18,7 +18,7 @@ pub(crate) fn run(config: Option<&Path>) -> Result<ExitCode> {
     let signals = interrupt::hold()?;
     let world = World::new("run")?;
     let config = match config {
-        Some(text) => text,
+        Some(text) => cast::placed(&world, &text)?,
         None => cast::policy(&world)?,
     };
     let interrupted = Interrupt::on(signals, &world);

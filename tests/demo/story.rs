@@ -3,7 +3,7 @@
 use crate::interrupt::{self, Interrupt};
 use crate::stage::Stage;
 use anyhow::{Context, Result, bail, ensure};
-use imds_guard_tests::cast::{ARM, BILLING_CLIENT_ID, ISSUER, STORAGE, VAULT, token_of};
+use imds_guard_tests::cast::{ARM, BILLING_CLIENT_ID, ISSUER, POLICY, STORAGE, VAULT, token_of};
 use imds_guard_tests::{AZURE_IMDS, AZURE_IMDS_MAPPED, UPSTREAM_TOKEN, World};
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -50,7 +50,7 @@ The programs:",
         println!("  {name:<10} {what}");
     }
     println!("\nThe policy (tests/demo/policy.toml; /WORLD stands for that cgroup):\n");
-    for line in include_str!("policy.toml").lines() {
+    for line in POLICY.lines() {
         println!("  | {line}");
     }
     Ok(())

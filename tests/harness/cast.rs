@@ -12,22 +12,31 @@ pub const VAULT: &str = "https://vault.azure.net";
 pub const STORAGE: &str = "https://storage.azure.com";
 /// Azure Resource Manager's: nobody here may have it.
 pub const ARM: &str = "https://management.azure.com";
+/// The demo's configuration, policy in it.
+pub const POLICY: &str = include_str!("../demo/policy.toml");
 /// The `iss` of each token, and where its keys are published.
 pub const ISSUER: &str = "http://127.0.0.1:8787";
 /// The identity that billing's tokens are of.
 pub const BILLING_CLIENT_ID: &str = "5f3a9f5e-1111-4222-8333-944455556666";
 
-/// The policy for this world: the file, with the place of the world's cgroup put in.
+/// The demo's policy, for this world.
 ///
 /// # Errors
 /// When the cgroup hierarchy is no longer mounted.
 pub fn policy(world: &World) -> Result<String> {
-    Ok(policy_for(&world.cgroup_name()?))
+    placed(world, POLICY)
 }
 
-fn policy_for(cgroup: &str) -> String {
-    include_str!("../demo/policy.toml")
-        .replace("cgroup:path:/WORLD/", &format!("cgroup:path:{cgroup}/"))
+/// A policy in which `/WORLD` stands for the world's cgroup, with its real place put in.
+///
+/// # Errors
+/// When the cgroup hierarchy is no longer mounted.
+pub fn placed(world: &World, policy: &str) -> Result<String> {
+    Ok(placed_in(&world.cgroup_name()?, policy))
+}
+
+fn placed_in(cgroup: &str, policy: &str) -> String {
+    policy.replace("cgroup:path:/WORLD/", &format!("cgroup:path:{cgroup}/"))
 }
 
 /// The programs.
@@ -109,7 +118,7 @@ mod tests {
         ] {
             let source = Source {
                 name: "policy.toml".into(),
-                text: policy_for(cgroup).into(),
+                text: placed_in(cgroup, POLICY).into(),
             };
             let compiled = compile(&[source], "host", 0).unwrap();
             assert!(compiled.warnings.all.is_empty(), "{:?}", compiled.warnings);
