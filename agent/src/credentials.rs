@@ -118,10 +118,12 @@ impl<T: Credential, E: Failure> Broker<T, E> {
             let Some(_flight) = renew.then(|| slot.flight.try_lock().ok()).flatten() else {
                 return Ok((credential, Via::Cache));
             };
-            return Ok(match self.fetch(&slot, fetch).await {
-                Ok(renewed) => (renewed, Via::Source),
-                Err(_) => (credential, Via::Cache),
-            });
+            return match self.fetch(&slot, fetch).await {
+                Ok(renewed) => Ok((renewed, Via::Source)),
+                Err(failure) if failure.is_general() => Ok((credential, Via::Cache)),
+                // The source says no to this very caller: what is kept for others is not for it.
+                Err(refusal) => Err(refusal),
+            };
         }
         let _flight = slot.flight.lock().await;
         if let Some(credential) = slot.fetched_since(asked, now, fresh) {

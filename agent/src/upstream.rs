@@ -21,6 +21,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use imds_guard_core::decision::Permit;
 use imds_guard_core::imds::Rebuilt;
+use imds_guard_core::secret::Secret;
 use tokio::net::TcpSocket;
 use tokio::time::timeout;
 
@@ -58,6 +59,9 @@ pub(crate) enum UpstreamError {
     /// It sent the caller somewhere else. Nobody goes there.
     #[error("the metadata service answered with a redirect")]
     Redirect,
+    /// It answered with an interim status that nobody asked for, such as a change of protocol.
+    #[error("the metadata service answered with an interim status")]
+    Interim,
     /// Core rebuilt something that is no request. A bug, refused rather than sent.
     #[error("not a request: {0}")]
     Request(#[source] hyper::http::Error),
@@ -78,7 +82,8 @@ pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) content_type: Option<HeaderValue>,
     pub(crate) retry_after: Option<HeaderValue>,
-    pub(crate) body: Bytes,
+    /// Often a token.
+    pub(crate) body: Secret<Bytes>,
 }
 
 type Line = SendRequest<Full<Bytes>>;
@@ -184,6 +189,10 @@ impl Upstream {
         if head.status.is_redirection() {
             return Err(UpstreamError::Redirect);
         }
+        // 101 above all: towards the caller it would end HTTP on this connection.
+        if head.status.is_informational() {
+            return Err(UpstreamError::Interim);
+        }
         let body = Limited::new(body, BODY_BYTES)
             .collect()
             .await
@@ -195,7 +204,7 @@ impl Upstream {
             status: head.status,
             content_type: header(hyper::header::CONTENT_TYPE),
             retry_after: header(hyper::header::RETRY_AFTER),
-            body,
+            body: Secret::new(body),
         })
     }
 

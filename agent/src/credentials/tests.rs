@@ -160,6 +160,26 @@ async fn it_is_renewed_ahead_of_its_end_and_served_stale_only_while_valid() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_that_is_refused_while_it_renews_is_not_served_what_is_kept() {
+    let (broker, source) = (Brokered::new(), Source::default());
+    get(&broker, &source, key("a", 1), false, NOW)
+        .await
+        .unwrap();
+    let late = NOW + HOUR * 85 / 100;
+    source.fails.set(Some(Fails::Refused));
+    assert_eq!(
+        get(&broker, &source, key("a", 1), false, late).await,
+        Err(Fails::Refused)
+    );
+    source.fails.set(None);
+    assert_eq!(
+        get(&broker, &source, key("a", 1), false, late).await,
+        Ok(3),
+        "the next one renews"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refusal_is_never_kept_and_another_failure_briefly() {
     let (broker, source) = (Brokered::new(), Source::default());
     source.fails.set(Some(Fails::Refused));

@@ -15,6 +15,7 @@ use imds_guard_core::imds::{Asked, Call};
 use imds_guard_core::policy::{Document, Identity};
 use imds_guard_core::request::{AzureIdentity, Request};
 use imds_guard_core::seam::{Answer, Ask, SignAsk, Signed};
+use imds_guard_core::secret::Secret;
 use imds_guard_core::token::BACKDATE;
 
 use super::clock::unix_now;
@@ -109,7 +110,7 @@ fn reply((json, body): (bool, Bytes)) -> Reply {
 pub(crate) struct Token {
     signed: Signed,
     /// The body as it was answered last. Its `expires_in` changes each second, and callers name the resource in their own way.
-    body: RefCell<Option<(Written, Bytes)>>,
+    body: RefCell<Option<(Written, Secret<Bytes>)>>,
 }
 
 /// What a body depends on beside the token.
@@ -130,7 +131,7 @@ impl Credential for Token {
 }
 
 impl Token {
-    fn body(&self, identity: &Identity, ask: &TokenAsk, now: i64) -> Bytes {
+    fn body(&self, identity: &Identity, ask: &TokenAsk, now: i64) -> Secret<Bytes> {
         let mut body = self.body.borrow_mut();
         if let Some((written, body)) = &*body
             && written.now == now
@@ -148,8 +149,7 @@ impl Token {
             expires_on: self.signed.exp,
             now,
         });
-        // It leaves here, to the caller whose request was permitted.
-        let bytes = Bytes::from(text.expose().clone());
+        let bytes = Secret::new(Bytes::from(text.expose().clone()));
         let written = Written {
             now,
             resource: Arc::clone(&ask.resource),

@@ -16,7 +16,7 @@ use imds_guard_ebpf::CallerRecord;
 use tokio::net::TcpStream;
 
 use super::exchange::exchange;
-use super::gate::{Gate, Halt};
+use super::gate::{Gate, Halt, Halted};
 use super::memo::Memo;
 use super::policy::{Door, Policy};
 use super::record;
@@ -33,6 +33,7 @@ pub(crate) struct Connection {
     pub(crate) socket: Socket,
     pub(crate) caller: CallerRecord,
     pub(crate) memo: Memo,
+    halted: Rc<Halted>,
     session: RefCell<Option<Rc<Session>>>,
     door: RefCell<Option<(u64, Option<Door>)>>,
 }
@@ -83,6 +84,7 @@ async fn attributed(proxy: Rc<Proxy>, socket: Socket, caller: CallerRecord, _sea
         socket,
         caller,
         memo: Memo::default(),
+        halted: Rc::clone(&halted),
         session: RefCell::default(),
         door: RefCell::default(),
     });
@@ -117,6 +119,11 @@ impl Connection {
             answer
         };
         linger::refuse(self.socket.clone(), &answer.to_bytes()).await;
+    }
+
+    /// Whether the gate has refused what came: then the connection writes and records that once hyper is done.
+    pub(crate) fn owes_refusal(&self) -> bool {
+        matches!(self.halted.get(), Some(Halt::Violation(_)))
     }
 
     /// The process on this connection, attested at its first request.

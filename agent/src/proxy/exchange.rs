@@ -34,7 +34,12 @@ pub(crate) async fn exchange(
     let reply = match judged(on, request, &mut record).await {
         Ok(reply) => reply,
         Err(Failure::Body) => {
-            record.withdraw();
+            // The gate's refusal has a record of its own; a caller that broke off has none but this.
+            if on.owes_refusal() {
+                record.withdraw();
+            } else {
+                record.reason = Some("body");
+            }
             return Err(Unfinished);
         }
         Err(failure) => failure.reply(&mut record),
@@ -64,7 +69,7 @@ async fn judged(
     let reply = answer::to(on, &policy, &permit, &call, body, record).await?;
     if reply.took_time() {
         still_there(on, &session).await?;
-        still_permitted(on, &session, &policy, &call)?;
+        still_permitted(on, &session, &policy, &call, &permit).await?;
     }
     record.allowed();
     Ok(reply)
@@ -106,16 +111,26 @@ fn permitted(
     }
 }
 
-/// While an answer was fetched the policy may have changed: then the new one decides whether it is given.
-fn still_permitted(
+/// While an answer was fetched, the policy may have changed: what came back is given only if the new one grants the very
+/// same. And the caller may have started another program: that one is not whom the permit is for.
+async fn still_permitted(
     on: &Connection,
     session: &Session,
     asked_under: &Policy,
     call: &Call,
+    permit: &Permit,
 ) -> Result<(), Failure> {
+    let mut rests_on_executable = permit.rests_on_executable();
     let current = on.proxy.policy();
     if current.epoch != asked_under.epoch {
-        drop(permitted(on, session, &current, call)?);
+        let again = permitted(on, session, &current, call)?;
+        if again.grant() != permit.grant() {
+            return Err(Failure::Superseded);
+        }
+        rests_on_executable |= again.rests_on_executable();
+    }
+    if rests_on_executable {
+        recheck(on).await?;
     }
     Ok(())
 }

@@ -27,6 +27,9 @@ pub(crate) enum Failure {
     Denied(Denial),
     /// Over the rule's limit, for this long.
     Throttled(Duration),
+    /// While the answer was fetched the policy changed, and grants something else for the request now. What came back is
+    /// thrown away; the caller's next attempt gets what the new policy grants.
+    Superseded,
     /// Allowed, and nothing here can answer it.
     NotServed,
     /// A leaf, asked for as JSON.
@@ -65,16 +68,17 @@ impl Failure {
             },
             Self::NotServed => Outcome::NotServed,
             Self::LeafNeedsText => Outcome::LeafNeedsText,
-            Self::Guard(AskError::Busy) => Outcome::UpstreamSlow,
+            Self::Guard(AskError::Busy) | Self::Superseded => Outcome::UpstreamSlow,
             Self::Guard(AskError::Gone) => Outcome::UpstreamAway,
             Self::Guard(_) | Self::Unaudited | Self::Body => Outcome::Internal,
             Self::Upstream(error) => match error {
                 UpstreamError::Connect(..) => Outcome::UpstreamAway,
                 UpstreamError::Late => Outcome::UpstreamSlow,
                 UpstreamError::Mark(_) | UpstreamError::Request(_) => Outcome::Internal,
-                UpstreamError::Broken(_) | UpstreamError::Body(_) | UpstreamError::Redirect => {
-                    Outcome::UpstreamBroken
-                }
+                UpstreamError::Broken(_)
+                | UpstreamError::Body(_)
+                | UpstreamError::Redirect
+                | UpstreamError::Interim => Outcome::UpstreamBroken,
             },
         }
     }
@@ -88,6 +92,7 @@ impl Failure {
             Self::Unserved(_) => (Word::Denied, Some("guard_denied")),
             Self::Denied(_) => (Word::Denied, None),
             Self::Throttled(_) => (Word::Throttled, Some("rate_limit")),
+            Self::Superseded => (Word::Failed, Some("policy_changed")),
             Self::NotServed => (Word::Failed, Some("not_served")),
             Self::LeafNeedsText => (Word::Refused, Some("leaf_needs_text")),
             Self::Guard(_) => (Word::Failed, Some("guard")),

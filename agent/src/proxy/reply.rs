@@ -9,6 +9,7 @@ use hyper::header::{
 use hyper::{Response, StatusCode};
 use imds_guard_core::request::Cloud;
 use imds_guard_core::respond::{self, Outcome, respond};
+use imds_guard_core::secret::Secret;
 
 use crate::upstream;
 
@@ -22,7 +23,7 @@ pub(crate) enum Reply {
     /// JSON that holds a credential, and whether it had to be fetched.
     Credential {
         /// The body.
-        body: Bytes,
+        body: Secret<Bytes>,
         /// Whether the caller had to wait for a source.
         fetched: bool,
     },
@@ -70,8 +71,10 @@ impl Replies {
     /// The response.
     pub(crate) fn response(&self, reply: Reply) -> Response<Full<Bytes>> {
         match reply {
-            Reply::Json(body) | Reply::Credential { body, .. } => {
-                response(StatusCode::OK, self.json.clone(), body)
+            Reply::Json(body) => response(StatusCode::OK, self.json.clone(), body),
+            // It leaves here, to the caller whose request was permitted.
+            Reply::Credential { body, .. } => {
+                response(StatusCode::OK, self.json.clone(), body.expose().clone())
             }
             Reply::Text(body) => response(StatusCode::OK, self.text.clone(), body),
             Reply::Forwarded(answer) => self.forwarded(answer),
@@ -93,7 +96,8 @@ impl Replies {
         if let Some(seconds) = answer.retry_after {
             headers.insert(RETRY_AFTER, seconds);
         }
-        response(answer.status, headers, answer.body)
+        // As above: what was forwarded may hold a credential.
+        response(answer.status, headers, answer.body.expose().clone())
     }
 }
 

@@ -403,3 +403,94 @@ async fn two_callers_of_one_template_never_share_a_token() {
     })
     .await;
 }
+
+/// The same grant, resting on the executable.
+fn by_executable() -> String {
+    POLICY.replace(
+        r#"selectors = ["unix:user:billing"]"#,
+        r#"selectors = ["unix:user:billing", "unix:path:/usr/bin/billing"]"#,
+    )
+}
+
+#[tokio::test]
+async fn a_caller_that_execs_while_its_token_is_fetched_gets_none() {
+    with(&by_executable(), 64, async |host| {
+        *host.guard.attested.lock().unwrap() = "unix:user:billing unix:path:/usr/bin/billing";
+        let mut caller = host.connect().await;
+        caller
+            .ask("/metadata/instance?api-version=2021-02-01")
+            .await;
+        let before = host.guard.rechecks.load(SeqCst);
+        host.guard.execs_after_sign.store(true, SeqCst);
+        let answered = caller.ask(TOKEN_TARGET).await;
+        assert_eq!(host.guard.signs.load(SeqCst), 1, "it was signed");
+        assert_eq!(answered.status, 403, "{}", answered.body);
+        assert!(answered.body.contains("ended or changed"));
+        assert!(!answered.body.contains("canary"));
+        assert_eq!(host.guard.rechecks.load(SeqCst), before + 2);
+        // The positive twin: one that still runs what it was recorded with gets the token that was fetched.
+        host.guard.execs_after_sign.store(false, SeqCst);
+        *host.guard.refuse.lock().unwrap() = None;
+        assert_eq!(caller.ask(TOKEN_TARGET).await.status, 200);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_policy_that_grants_another_identity_meanwhile_takes_the_token_of_the_old_one_back() {
+    for (from, to, status) in [
+        ("lifetime = \"1h\"", "lifetime = \"1h\" # as before", 200),
+        ("client_id = \"1", "client_id = \"2", 504),
+        ("workload/{workload}", "w/{workload}", 504),
+    ] {
+        on(async |host| {
+            let mut caller = host.connect().await;
+            caller
+                .ask("/metadata/instance?api-version=2021-02-01")
+                .await;
+            *host.guard.slow.lock().unwrap() = Duration::from_millis(300);
+            caller.send(&get(TOKEN_TARGET)).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            host.guard.push(2, &POLICY.replace(from, to));
+            let answered = caller.answer().await;
+            assert_eq!(answered.status, status, "{to}: {}", answered.body);
+            assert_eq!(answered.body.contains("canary"), status == 200, "{to}");
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_caller_that_breaks_off_within_a_body_is_recorded_too() {
+    let policy = POLICY.replace(
+        r#"read = ["azure:/metadata/instance/**"]
+document = "web""#,
+        r#"write = ["azure:/metadata/scheduledevents"]"#,
+    );
+    with(&policy, 64, async |host| {
+        let mut caller = host.connect().await;
+        caller
+            .send(b"POST /metadata/scheduledevents?api-version=2020-07-01 HTTP/1.1\r\nHost: 169.254.169.254\r\nMetadata: true\r\nContent-Length: 10\r\n\r\n{")
+            .await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        caller.0.set_zero_linger().unwrap();
+        drop(caller);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let records = host.audit();
+        assert_eq!(records.len(), 1, "{records:?}");
+        assert_eq!(records[0]["outcome"], "aborted");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nothing_that_holds_a_token_shows_it_to_a_debugger_of_logs() {
+    on(async |host| {
+        let answered = host.connect().await.ask(TOKEN_TARGET).await;
+        assert!(answered.body.contains(TOKEN));
+        let shown = format!("{:?}", host.proxy);
+        assert!(shown.contains("billing"), "it does show what it holds");
+        assert!(!shown.contains("canary"), "{shown}");
+    })
+    .await;
+}

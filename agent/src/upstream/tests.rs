@@ -136,7 +136,7 @@ async fn connections_are_marked_kept_and_nothing_of_ours_is_added() {
         };
         let ask = async {
             let first = bench.get().await.unwrap();
-            assert_eq!(first.body, "ok");
+            assert_eq!(*first.body.expose(), "ok");
             assert_eq!(first.content_type.unwrap(), "text/x");
             bench.get().await.unwrap();
         };
@@ -279,4 +279,31 @@ async fn nothing_is_dialled_that_can_not_be_marked_and_nobody_there_is_told() {
         assert!(matches!(away, Err(UpstreamError::Connect(..))), "{away:?}");
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_change_of_protocol_is_no_answer_and_a_token_that_came_is_not_shown() {
+    for (answer, fits) in [
+        (
+            &b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"[..],
+            false,
+        ),
+        (
+            b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\ncanary",
+            true,
+        ),
+    ] {
+        on(async |bench| {
+            let serve = async {
+                let (mut stream, _) = bench.listener.accept().await.unwrap();
+                head(&mut stream).await;
+                stream.write_all(answer).await.unwrap();
+                stream
+            };
+            let (_stream, answer) = tokio::join!(serve, bench.get());
+            assert_eq!(answer.is_ok(), fits, "{answer:?}");
+            assert!(!format!("{answer:?}").contains("canary"));
+        })
+        .await;
+    }
 }

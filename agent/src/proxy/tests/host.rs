@@ -7,7 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -92,6 +92,8 @@ pub(super) struct Guard {
     pub(super) rechecks: AtomicU32,
     pub(super) refuse: Mutex<Option<Refusal>>,
     pub(super) slow: Mutex<Duration>,
+    /// Whether the caller runs something else by the time that a token is signed for it.
+    pub(super) execs_after_sign: AtomicBool,
     /// The selectors that it attests for whoever connects next, as the command line writes them.
     pub(super) attested: Mutex<&'static str>,
     start: u64,
@@ -135,6 +137,13 @@ impl Guard {
                 };
                 let pidfd = PidFd::open(std::process::id()).unwrap();
                 (Answer::Attested(attested), vec![pidfd])
+            }
+            (Ask::Recheck { .. }, _)
+                if self.execs_after_sign.load(SeqCst) && self.signs.load(SeqCst) > 0 =>
+            {
+                self.rechecks.fetch_add(1, SeqCst);
+                let reason = Refusal::CallerChanged;
+                (Answer::Refused { id, reason }, vec![])
             }
             (_, Some(reason)) => (Answer::Refused { id, reason }, vec![]),
             (Ask::Sign { ask, .. }, None) => {
@@ -233,6 +242,7 @@ impl Host {
             rechecks: AtomicU32::new(0),
             refuse: Mutex::new(None),
             slow: Mutex::new(Duration::ZERO),
+            execs_after_sign: AtomicBool::new(false),
             attested: Mutex::new("unix:user:billing"),
             start: ourselves().start_boottime,
             exp: Mutex::new(3600),
