@@ -3,6 +3,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::Hash;
 use std::rc::Rc;
 
 /// The whole room. One for the process; clones of the `Rc` share it.
@@ -11,7 +13,10 @@ pub(crate) struct Seats {
     all: Cell<usize>,
     limit_all: usize,
     limit_each: usize,
+    /// Of one uid that isn't root's, in however many cgroups: a user with a delegated tree makes as many as it likes.
+    limit_uid: usize,
     taken: RefCell<HashMap<Holder, usize>>,
+    taken_by_uid: RefCell<HashMap<u32, usize>>,
 }
 
 /// Who a seat is counted for: the cgroup and the effective uid that the kernel recorded. Pids would not do: a caller forks.
@@ -55,13 +60,15 @@ impl Full {
 }
 
 impl Seats {
-    /// A room with `limit_all` seats, of which one identity gets at most `limit_each`.
+    /// A room with `limit_all` seats, of which one identity gets at most `limit_each`, and one user at most half.
     pub(crate) fn new(limit_all: usize, limit_each: usize) -> Rc<Self> {
         Rc::new(Self {
             all: Cell::new(0),
             limit_all,
             limit_each,
+            limit_uid: limit_all.div_ceil(2).max(limit_each),
             taken: RefCell::default(),
+            taken_by_uid: RefCell::default(),
         })
     }
 
@@ -76,11 +83,21 @@ impl Seats {
             return Err(Full::Room);
         }
         let mut taken = self.taken.borrow_mut();
-        let held = taken.entry(holder).or_insert(0);
-        if *held >= self.limit_each {
+        if taken
+            .get(&holder)
+            .is_some_and(|held| *held >= self.limit_each)
+        {
             return Err(Full::Identity);
         }
-        *held += 1;
+        let mut users = self.taken_by_uid.borrow_mut();
+        if let Some(uid) = holder.user() {
+            let of_user = users.entry(uid).or_insert(0);
+            if *of_user >= self.limit_uid {
+                return Err(Full::Identity);
+            }
+            *of_user += 1;
+        }
+        *taken.entry(holder).or_insert(0) += 1;
         self.all.set(self.all.get() + 1);
         Ok(Seat {
             room: Rc::clone(self),
@@ -89,14 +106,30 @@ impl Seats {
     }
 }
 
+impl Holder {
+    /// The user whose seats are counted together. Root's aren't: containers run as root, each in a cgroup that it can't leave.
+    const fn user(self) -> Option<u32> {
+        match self {
+            Self::Recorded { uid, .. } if uid != 0 => Some(uid),
+            Self::Recorded { .. } | Self::Unattributed => None,
+        }
+    }
+}
+
+fn release<K: Eq + Hash>(taken: &mut HashMap<K, usize>, key: K) {
+    if let Entry::Occupied(mut held) = taken.entry(key) {
+        *held.get_mut() -= 1;
+        if *held.get() == 0 {
+            held.remove();
+        }
+    }
+}
+
 impl Drop for Seat {
     fn drop(&mut self) {
-        let mut taken = self.room.taken.borrow_mut();
-        if let Some(held) = taken.get_mut(&self.holder) {
-            *held -= 1;
-            if *held == 0 {
-                taken.remove(&self.holder);
-            }
+        release(&mut self.room.taken.borrow_mut(), self.holder);
+        if let Some(uid) = self.holder.user() {
+            release(&mut self.room.taken_by_uid.borrow_mut(), uid);
         }
         self.room.all.set(self.room.all.get() - 1);
     }
@@ -107,7 +140,7 @@ mod tests {
     use super::*;
 
     const ONE: Holder = Holder::Recorded { cgroup: 1, uid: 10 };
-    const OTHER: Holder = Holder::Recorded { cgroup: 2, uid: 10 };
+    const OTHER: Holder = Holder::Recorded { cgroup: 2, uid: 11 };
 
     #[test]
     fn one_identity_cannot_take_the_seats_of_another() {
@@ -122,6 +155,21 @@ mod tests {
             room.taken.borrow().is_empty(),
             "identities that hold nothing cost nothing"
         );
+    }
+
+    #[test]
+    fn one_user_cannot_take_all_seats_by_making_cgroups() {
+        let room = Seats::new(8, 2);
+        let user = |cgroup, uid| room.take(Holder::Recorded { cgroup, uid });
+        let held: Vec<_> = (0..4).map(|n| user(n / 2, 1000).unwrap()).collect();
+        assert_eq!(user(9, 1000).unwrap_err(), Full::Identity);
+        let others = [user(9, 1001).unwrap(), user(10, 0).unwrap()];
+        drop(held);
+        let again = user(9, 1000).unwrap();
+        // Root's cgroups are each counted alone.
+        let root: Vec<_> = (0..5).map(|n| user(20 + n, 0).unwrap()).collect();
+        drop((others, again, root));
+        assert!(room.taken_by_uid.borrow().is_empty());
     }
 
     #[test]

@@ -111,6 +111,12 @@ fn has_metadata_header(head: &RequestHead<'_>) -> bool {
 }
 
 fn metadata(segments: &[String], pairs: &mut query::Pairs) -> Result<Ask, Malformed> {
+    if segments.iter().any(|name| vocabulary::is_odd_number(name)) {
+        return Err(path::PathFault::Number.into());
+    }
+    if vocabulary::is_below_leaf(segments) {
+        return Err(Malformed::NotOffered);
+    }
     let names: Vec<&str> = segments.iter().skip(1).map(String::as_str).collect();
     match names.as_slice() {
         ["versions"] => {

@@ -76,6 +76,7 @@ impl Malformed {
                 PathFault::NotAscii => "path_not_ascii",
                 PathFault::DotSegment => "path_dot_segment",
                 PathFault::Parameter => "path_parameter",
+                PathFault::Number => "path_number",
             },
             Self::Query(fault) => match fault {
                 QueryFault::BadEncoding => "query_bad_encoding",

@@ -16,8 +16,8 @@ pub enum PathFault {
     /// An encoded `/`, or `\` in any form.
     #[error("the path has an encoded separator")]
     EncodedSeparator,
-    /// A control byte, white space, or `#`, in any form.
-    #[error("the path has a control character, white space or '#'")]
+    /// A control byte, white space, `#`, or an encoded `?`: one that decodes twice would cut the path there.
+    #[error("the path has a control character, white space, '#' or '?'")]
     Control,
     /// A byte beyond ASCII: invalid UTF-8 or full-width look-alikes. No metadata service has such a path.
     #[error("the path has a character beyond ASCII")]
@@ -28,6 +28,9 @@ pub enum PathFault {
     /// `;`: parameters that some servers cut off before they look at the path.
     #[error("the path has a ';'")]
     Parameter,
+    /// A number that isn't written as its plain digits: `00` and `+0` may be index 0 for the service and aren't for policy.
+    #[error("the path has a number that is not written plainly")]
+    Number,
 }
 
 /// The segments of a path: percent-decoded once, no empty ones (so `//` and a trailing slash vanish), no dot segments.
@@ -89,7 +92,7 @@ fn decode(part: &str) -> Result<String, PathFault> {
         match byte {
             b'\\' => return Err(PathFault::EncodedSeparator),
             b';' => return Err(PathFault::Parameter),
-            0..=b' ' | 0x7f | b'#' => return Err(PathFault::Control),
+            0..=b' ' | 0x7f | b'#' | b'?' => return Err(PathFault::Control),
             0x80.. => return Err(PathFault::NotAscii),
             _ => segment.push(char::from(byte)),
         }
@@ -167,6 +170,8 @@ mod tests {
             ("/a%20", Control),
             ("/a%23b", Control),
             ("/a#b", Control),
+            ("/a%3fb", Control),
+            ("/a%3F", Control),
             ("/a%ff", NotAscii),
             ("/a%EF%BC%8Fb", NotAscii),
             ("/a/./b", DotSegment),

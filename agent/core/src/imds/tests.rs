@@ -564,6 +564,39 @@ fn instance_details() {
     );
 }
 
+/// Other spellings of a place that a deny names: the service might understand them, policy would take them for another place.
+#[test]
+fn there_is_one_path_to_each_member_of_the_document() {
+    let version = "?api-version=2021-02-01&format=text";
+    for index in ["00", "+0", "-0", "-1", "%2B0", "007", "4294967296"] {
+        let path = format!("/metadata/instance/network/interface/{index}/macAddress{version}");
+        assert_eq!(get(&path), Err(PathFault::Number.into()), "{index}");
+    }
+    for below in [
+        "userData/x",
+        "userData/0",
+        "UserData/userData",
+        "name/location",
+    ] {
+        let path = format!("/metadata/instance/compute/{below}{version}");
+        assert_eq!(get(&path), Err(Malformed::NotOffered), "{below}");
+    }
+    for path in [
+        "network/interface/0/macAddress",
+        "network/interface/10/ipv4/ipAddress/0/publicIpAddress",
+        "compute/userData/",
+        "compute/publicKeys/0/path",
+        "compute/tagsList/1/name",
+        "compute/storageProfile/osDisk/managedDisk/id",
+        "compute/host/id",
+    ] {
+        assert!(
+            get(&format!("/metadata/instance/{path}{version}")).is_ok(),
+            "{path}"
+        );
+    }
+}
+
 #[test]
 fn the_wireservers_own_paths_are_forward_only() {
     let there = at(WIRESERVER, Service::AzureWireserver);

@@ -27,6 +27,8 @@ pub(crate) enum Asked<'a> {
     Target {
         cloud: Cloud,
         target: Option<u32>,
+        /// The target that it may mean, for denies.
+        near: Option<u32>,
     },
     Scopes(&'a [Arc<str>]),
 }
@@ -46,9 +48,9 @@ impl Asked<'_> {
                 .iter()
                 .filter(|p| (p.access, p.cloud) == (*access, *cloud))
                 .any(|p| p.path.touches(path, *subtree)),
-            Self::Target { cloud, target } => about.token.as_ref().is_some_and(|token| {
+            Self::Target { cloud, near, .. } => about.token.as_ref().is_some_and(|token| {
                 let all = token.targets.is_empty() && token.scopes.is_empty();
-                let named = target.is_some_and(|target| token.targets.contains(&target));
+                let named = near.is_some_and(|target| token.targets.contains(&target));
                 token.cloud == *cloud && (all || named)
             }),
             Self::Scopes(scopes) => about.token.as_ref().is_some_and(|token| {
@@ -153,20 +155,25 @@ impl PolicySet {
                 subtree: false,
             },
             Request::Credential(ask) => match ask {
-                CredentialAsk::AzureToken { resource, .. } => Asked::Target {
-                    cloud: Cloud::Azure,
-                    target: self.targets.find(Kind::AzureResource, resource),
-                },
-                CredentialAsk::AwsRole { role } => Asked::Target {
-                    cloud: Cloud::Aws,
-                    target: self.targets.find(Kind::AwsRole, role),
-                },
-                CredentialAsk::GcpIdentity { audience, .. } => Asked::Target {
-                    cloud: Cloud::Gcp,
-                    target: self.targets.find(Kind::GcpAudience, audience),
-                },
+                CredentialAsk::AzureToken { resource, .. } => {
+                    self.target(Cloud::Azure, Kind::AzureResource, resource)
+                }
+                CredentialAsk::AwsRole { role } => self.target(Cloud::Aws, Kind::AwsRole, role),
+                CredentialAsk::GcpIdentity { audience, .. } => {
+                    self.target(Cloud::Gcp, Kind::GcpAudience, audience)
+                }
                 CredentialAsk::GcpToken { scopes, .. } => Asked::Scopes(scopes),
             },
+        }
+    }
+
+    fn target(&self, cloud: Cloud, kind: Kind, name: &str) -> Asked<'static> {
+        let target = self.targets.find(kind, name);
+        let near = target.or_else(|| self.targets.near(kind, name));
+        Asked::Target {
+            cloud,
+            target,
+            near,
         }
     }
 
@@ -189,8 +196,8 @@ impl PolicySet {
                     trie.touching(path, *subtree, &mut consider);
                 }
             }
-            Asked::Target { cloud, target } => {
-                let named = target.and_then(|t| self.deny_targets.get(&t));
+            Asked::Target { cloud, near, .. } => {
+                let named = near.and_then(|t| self.deny_targets.get(&t));
                 let all = self.deny_tokens.get(cloud);
                 let both = named.into_iter().chain(all).flatten();
                 both.for_each(|id| consider(*id));

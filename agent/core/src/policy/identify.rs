@@ -28,13 +28,19 @@ pub(crate) struct Matched {
     pub(crate) selectors: Arc<[Arc<str>]>,
     pub(crate) rests_on_executable: bool,
     /// The `sub` claims of its templates, by identity.
-    pub(crate) subjects: Vec<(Arc<Identity>, Arc<str>)>,
+    pub(crate) subjects: Subjects,
 }
+
+/// `sub` claims by identity.
+type Subjects = Vec<(Arc<Identity>, Arc<str>)>;
 
 impl Workload {
     /// Names of the workloads that the caller matches.
     pub fn names(&self) -> Vec<Arc<str>> {
-        self.matched.iter().map(|m| m.name.clone()).collect()
+        let mut names: Vec<_> = self.matched.iter().map(|m| m.name.clone()).collect();
+        // One that is matched with two `sub`s stands there twice, side by side.
+        names.dedup();
+        names
     }
 
     /// The selectors by which it matches them, as written in the policy.
@@ -47,8 +53,8 @@ impl Workload {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Match {
     Full(Bindings),
-    /// Everything that is known matches, and something isn't known.
-    Possible,
+    /// Everything that is known matches, and something isn't known; what the known binds.
+    Possible(Bindings),
     No,
 }
 
@@ -66,7 +72,7 @@ impl Alternative {
             }
         }
         if possible {
-            Match::Possible
+            Match::Possible(bound)
         } else {
             Match::Full(bound)
         }
@@ -83,15 +89,16 @@ impl PolicySet {
     /// Which workloads match this caller. Its cost does not grow with workloads that can't match.
     pub fn identify(&self, caller: &Selectors) -> Workload {
         let mut workload = Workload::default();
+        let mut maybe: Vec<(u32, Subjects)> = vec![];
         let failed = |key| caller.0.contains_key(&key) && caller.is_unavailable(key);
         self.by_selector.candidates(caller, &failed, &mut |id| {
             let alternative = &self.alternatives[id as usize];
             match alternative.matches(caller) {
                 Match::Full(bound) => self.add(&mut workload, alternative, &bound),
-                Match::Possible if !alternative.beyond_us(caller) => {
-                    workload.possible.push(alternative.owner);
+                Match::Possible(bound) if !alternative.beyond_us(caller) => {
+                    maybe.push((alternative.owner, self.subjects(alternative, &bound)));
                 }
-                Match::Possible | Match::No => {}
+                Match::Possible(_) | Match::No => {}
             }
         });
         let failed = |key| caller.is_unavailable(key);
@@ -108,31 +115,43 @@ impl PolicySet {
         let Workload {
             matched, possible, ..
         } = &mut workload;
-        possible.retain(|p| !matched.iter().any(|m| m.workload == *p));
+        // What it matches already is not in doubt, unless it might be another `sub` of the same workload.
+        maybe.retain(|(w, subjects)| {
+            let same = |m: &Matched| m.workload == *w && m.subjects == *subjects;
+            !matched.iter().any(same)
+        });
+        possible.extend(maybe.into_iter().map(|(workload, _)| workload));
         workload
     }
 
-    fn add(&self, caller: &mut Workload, alternative: &Alternative, bound: &Bindings) {
-        let rules = &self.workloads[alternative.owner as usize];
+    /// The `sub` claims that these bindings give; of a template whose variables aren't all bound, none.
+    fn subjects(&self, alternative: &Alternative, bound: &Bindings) -> Subjects {
         let value = |variable: &str| {
             let found = bound.0.iter().find(|(name, _)| **name == *variable);
             found.map(|(_, value)| value.to_string())
         };
-        let subjects = rules.templates.iter().filter_map(|(identity, template)| {
+        let templates = &self.workloads[alternative.owner as usize].templates;
+        let filled = templates.iter().filter_map(|(identity, template)| {
             Some((identity.clone(), template.fill(&value).text()?))
         });
+        filled.collect()
+    }
+
+    fn add(&self, caller: &mut Workload, alternative: &Alternative, bound: &Bindings) {
+        let rules = &self.workloads[alternative.owner as usize];
         let matched = Matched {
             workload: alternative.owner,
             name: rules.name.clone(),
             selectors: alternative.texts.clone(),
             rests_on_executable: alternative.rests_on_executable,
-            subjects: subjects.collect(),
+            subjects: self.subjects(alternative, bound),
         };
         let same = caller
             .matched
             .iter_mut()
-            .find(|m| m.workload == alternative.owner);
+            .find(|m| m.workload == matched.workload && m.subjects == matched.subjects);
         match same {
+            // Another `sub` of a workload that it matches already stays beside it: deciding between them would be a guess.
             None => caller.matched.push(matched),
             // Of two alternatives the one that asks less of the process later, then the one that reads first.
             Some(old) => {

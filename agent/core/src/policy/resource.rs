@@ -76,6 +76,20 @@ impl Targets {
         self.table(kind).get(&*canonical(kind, name)).copied()
     }
 
+    /// The number of the target that a name may mean which is none to the letter, read as loosely as anyone might: for
+    /// denies alone.
+    pub(crate) fn near(&self, kind: Kind, name: &str) -> Option<u32> {
+        if kind != Kind::AzureResource {
+            return None;
+        }
+        let name = canonical(kind, name);
+        let known = |name: &str| self.azure.get(name).copied();
+        let id = |c: char| c.is_ascii_hexdigit() || c == '-';
+        let ids = name.split(|c| !id(c)).filter(|part| part.len() == 36);
+        let origin = || known(&format!("https://{}", host(&name)?));
+        ids.filter_map(known).next().or_else(origin)
+    }
+
     /// The number of a name, given now if it has none.
     pub(crate) fn number(&mut self, kind: Kind, name: &str) -> u32 {
         if let Some(number) = self.find(kind, name) {
@@ -122,6 +136,14 @@ pub(crate) fn canonical(kind: Kind, name: &str) -> Cow<'_, str> {
     } else {
         Cow::Borrowed(name)
     }
+}
+
+/// The host of a URL without user, port, and what comes after; none of what isn't one.
+fn host(url: &str) -> Option<&str> {
+    let (_, rest) = url.split_once("://")?;
+    let authority = rest.split(['/', '\\', '?', '#']).next()?;
+    let host = authority.rsplit('@').next()?;
+    Some(host.split(':').next()?.trim_end_matches('.'))
 }
 
 #[cfg(test)]

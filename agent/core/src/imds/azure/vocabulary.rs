@@ -145,6 +145,23 @@ pub(super) fn is_leaf(segments: &[String]) -> bool {
         .is_some_and(|last| LEAVES.contains(&last.as_str()))
 }
 
+/// Whether the path goes on below a name that has nothing below it. A service that stops reading there would answer with
+/// the leaf itself, which a deny of that leaf alone would not hold for.
+pub(super) fn is_below_leaf(segments: &[String]) -> bool {
+    let [above @ .., _] = segments else {
+        return false;
+    };
+    above.iter().any(|name| LEAVES.contains(&name.as_str()))
+}
+
+/// Whether a segment is a number in another spelling than that of an array index.
+pub(super) fn is_odd_number(segment: &str) -> bool {
+    let digits = segment.trim_start_matches(['+', '-']);
+    let number = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    let plain = |index: u32| index.to_string() == segment;
+    number && !segment.parse().is_ok_and(plain)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
