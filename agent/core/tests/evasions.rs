@@ -1,5 +1,11 @@
 //! Ways round a policy that was written with care: each is tried, beside the same request written honestly.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests panic when the test's own input is wrong"
+)]
+
 use imds_guard_core::decision::{Decision, DenyReason, Grant};
 use imds_guard_core::policy::{Mode, PolicySet, Source, compile};
 use imds_guard_core::request::{CredentialAsk, Request};
