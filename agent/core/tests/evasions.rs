@@ -1,7 +1,6 @@
 //! Ways round a policy that was written with care: each is tried, beside the same request written honestly.
 
 #![expect(
-    clippy::unwrap_used,
     clippy::panic,
     reason = "helpers of tests panic when the test's own input is wrong"
 )]
