@@ -10,6 +10,7 @@
 #![deny(unsafe_code)]
 
 pub mod attest;
+mod audit;
 pub mod cli;
 pub mod config;
 pub mod credentials;

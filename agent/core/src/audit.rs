@@ -1,1 +1,209 @@
-//! audit
+//! The audit records: their fields, names and words, defined here once. The proxy writes one [`Exchange`] for each request,
+//! the guard one [`Signed`] for each token that it mints and one [`Observed`] for each connection that was let through.
+//! A contract with whoever reads the file: `agent/docs/audit.md` says what each field means, and a test holds it to this.
+//! Data alone, borrowed from what is at hand; never a secret: no header, no body, no query but the resource asked for.
+
+use std::fmt::{self, Write as _};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use serde::{Serialize, Serializer};
+
+use crate::decision::{Denial, RuleRef};
+use crate::policy::Mode;
+
+/// One line of the audit file.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Line<'a> {
+    /// A request and how it ended.
+    Exchange(Exchange<'a>),
+    /// A token was minted; written before it leaves the guard.
+    Signed(Signed<'a>),
+    /// A connection that was not steered.
+    Observed(Observed),
+}
+
+/// How an exchange ended, in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The caller left, or the process ended, before there was an answer.
+    Aborted,
+    /// Answered as policy allows.
+    Allowed,
+    /// Policy said no, or the caller was not who it has to be.
+    Denied,
+    /// Not HTTP, or not the dialect.
+    Refused,
+    /// Over a rate limit or out of seats.
+    Throttled,
+    /// Allowed, but something failed.
+    Failed,
+}
+
+impl Outcome {
+    /// Every word there is.
+    pub const ALL: [Self; 6] = [
+        Self::Aborted,
+        Self::Allowed,
+        Self::Denied,
+        Self::Refused,
+        Self::Throttled,
+        Self::Failed,
+    ];
+}
+
+/// One exchange.
+#[derive(Debug, Clone, Serialize)]
+pub struct Exchange<'a> {
+    /// When it ended.
+    #[serde(serialize_with = "printed")]
+    pub time: jiff::Timestamp,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The HTTP status of the answer; 0 where there was none.
+    pub status: u16,
+    /// A stable name for what is not a denial: of a violation, of what failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'static str>,
+    /// Mode of the endpoint that was dialled, once it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Mode>,
+    /// The workload whose rule allows it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workload: Option<&'a str>,
+    /// The selectors by which the caller is that workload, as the policy writes them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub selectors: Option<&'a [Arc<str>]>,
+    /// The rule that allows it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<&'a RuleRef>,
+    /// Why policy refuses it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub denial: Option<&'a Denial>,
+    /// Why policy would refuse it, were nothing in audit mode.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub would_deny: Option<&'a Denial>,
+    /// HTTP method.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<&'static str>,
+    /// Canonical path, without query.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<&'a str>,
+    /// What a credential was asked for: resource, role, account or audience.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resource: Option<&'a str>,
+    /// The credential that was given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credential: Option<&'a Fingerprint>,
+    /// Who asked; none where the kernel recorded nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub caller: Option<Caller>,
+    /// Which policy decided: grows with each reload.
+    pub epoch: u64,
+    /// From the head of the request to the end of the answer, in microseconds.
+    pub latency_us: u64,
+}
+
+/// One signature.
+#[derive(Debug, Clone, Serialize)]
+pub struct Signed<'a> {
+    /// When.
+    #[serde(serialize_with = "printed")]
+    pub time: jiff::Timestamp,
+    /// The token's id.
+    pub jti: &'a str,
+    /// Its `sub` claim.
+    pub sub: &'a str,
+    /// Its `aud` claim.
+    pub aud: &'a str,
+    /// Its `exp` claim, Unix seconds.
+    pub exp: i64,
+    /// The workload that it was minted for.
+    pub workload: &'a str,
+    /// The rule that allows it.
+    pub rule: &'a RuleRef,
+    /// Whose connection the proxy showed.
+    pub caller: Caller,
+    /// Which policy decided.
+    pub epoch: u64,
+}
+
+/// One connection that went to the real service untouched.
+#[derive(Debug, Clone, Serialize)]
+pub struct Observed {
+    /// When the guard heard of it.
+    #[serde(serialize_with = "printed")]
+    pub time: jiff::Timestamp,
+    /// `observe`; or `audit`, where nobody listened.
+    pub mode: Mode,
+    /// IP protocol number: 6 TCP, 17 UDP.
+    pub protocol: u32,
+    /// Who connected.
+    pub caller: Caller,
+}
+
+/// What a credential is known by without being one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Fingerprint {
+    /// The token's id.
+    pub jti: Arc<str>,
+    /// The identity that it is of.
+    pub identity: Arc<str>,
+    /// Unix seconds.
+    pub expires: i64,
+    /// Whether it was there already.
+    pub cached: bool,
+}
+
+/// The process as the kernel recorded it at `connect()`, in numbers: names of users and groups are for whoever reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Caller {
+    /// Process id in the initial pid namespace.
+    pub pid: u32,
+    /// Real user id.
+    pub uid: u32,
+    /// Real group id.
+    pub gid: u32,
+    /// Name of the process, which it chooses itself.
+    pub comm: Comm,
+    /// cgroup v2 id: the inode number of its directory.
+    pub cgroup_id: u64,
+    /// Cookie of the socket's network namespace.
+    pub netns: u64,
+    /// Cookie of the socket: the same for all exchanges of one connection, never used again while the host runs.
+    pub connection: u64,
+    /// Address and port that were dialled.
+    pub endpoint: SocketAddr,
+}
+
+/// A process name as the kernel keeps it: up to the first NUL, any bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Comm(pub [u8; 16]);
+
+impl fmt::Display for Comm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.0.split(|byte| *byte == 0).next().unwrap_or_default();
+        for chunk in name.utf8_chunks() {
+            f.write_str(chunk.valid())?;
+            if !chunk.invalid().is_empty() {
+                f.write_char(char::REPLACEMENT_CHARACTER)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Serialize for Comm {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+fn printed<S: Serializer>(time: &jiff::Timestamp, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(time)
+}
+
+#[cfg(test)]
+mod tests;

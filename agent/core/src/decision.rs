@@ -137,3 +137,18 @@ pub enum DenyReason {
     /// Nothing here can answer this (not configured, not emulated).
     NotServed,
 }
+
+impl DenyReason {
+    /// Every reason there is.
+    pub const ALL: [Self; 9] = [
+        Self::Unattributed,
+        Self::CallerChanged,
+        Self::NoWorkload,
+        Self::AmbiguousWorkload,
+        Self::NoRule,
+        Self::DenyRule,
+        Self::OtherIdentity,
+        Self::Expired,
+        Self::NotServed,
+    ];
+}

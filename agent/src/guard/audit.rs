@@ -3,14 +3,14 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use imds_guard_core::audit::{Line, Observed, Signed};
 use imds_guard_core::decision::Permit;
+use imds_guard_core::policy::Mode;
 use imds_guard_ebpf::{CallerRecord, ObserveEvent};
-use serde_json::json;
 
 use super::GuardError;
 use crate::issuer::Minted;
@@ -62,35 +62,35 @@ impl Audit {
         minted: &Minted,
         epoch: u64,
     ) -> std::io::Result<()> {
-        self.write(&json!({
-            "event": "signed",
-            "time": time(),
-            "jti": minted.jti,
-            "sub": minted.subject,
-            "aud": minted.audience,
-            "exp": minted.exp,
-            "workload": permit.workload(),
-            "rule": { "name": permit.rule().name, "file": permit.rule().file, "line": permit.rule().line },
-            "epoch": epoch,
-            "caller": caller(record),
+        self.write(&Line::Signed(Signed {
+            time: jiff::Timestamp::now(),
+            jti: &minted.jti,
+            sub: &minted.subject,
+            aud: &minted.audience,
+            exp: minted.exp,
+            workload: permit.workload(),
+            rule: permit.rule(),
+            caller: crate::audit::caller(record),
+            epoch,
         }))
     }
 
     /// A connection that was not steered.
     pub(super) fn observed(&mut self, event: &ObserveEvent) -> std::io::Result<()> {
-        let record = &event.record;
-        let address = IpAddr::from(record.address).to_canonical();
-        self.write(&json!({
-            "event": "observed",
-            "time": time(),
-            "to": SocketAddr::new(address, record.port),
-            "protocol": event.protocol,
-            "mode": if event.mode == imds_guard_ebpf::Mode::Audit as u32 { "audit" } else { "observe" },
-            "caller": caller(record),
+        let mode = if event.mode == imds_guard_ebpf::Mode::Audit as u32 {
+            Mode::Audit
+        } else {
+            Mode::Observe
+        };
+        self.write(&Line::Observed(Observed {
+            time: jiff::Timestamp::now(),
+            mode,
+            protocol: event.protocol,
+            caller: crate::audit::caller(&event.record),
         }))
     }
 
-    fn write(&mut self, record: &serde_json::Value) -> std::io::Result<()> {
+    fn write(&mut self, record: &Line<'_>) -> std::io::Result<()> {
         let mut line = serde_json::to_vec(record)?;
         line.push(b'\n');
         self.0.write_all(&line)
@@ -101,22 +101,6 @@ impl From<OwnedFd> for Audit {
     fn from(fd: OwnedFd) -> Self {
         Self(fd.into())
     }
-}
-
-fn time() -> String {
-    jiff::Timestamp::now().to_string()
-}
-
-fn caller(record: &CallerRecord) -> serde_json::Value {
-    let end = record.comm.iter().position(|b| *b == 0).unwrap_or(16);
-    json!({
-        "pid": record.tgid,
-        "uid": record.uid,
-        "gid": record.gid,
-        "comm": String::from_utf8_lossy(&record.comm[..end]),
-        "cgroup_id": record.cgroup_id,
-        "netns": record.netns_cookie,
-    })
 }
 
 #[cfg(test)]
@@ -147,7 +131,7 @@ mod tests {
             .map(|l| serde_json::from_str(l).unwrap())
             .collect();
         assert_eq!(lines.len(), 2);
-        assert_eq!(lines[0]["to"], "169.254.169.254:80");
+        assert_eq!(lines[0]["caller"]["endpoint"], "169.254.169.254:80");
         assert_eq!(lines[0]["caller"]["pid"], 7);
     }
 }

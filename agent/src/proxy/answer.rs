@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use http_body_util::BodyExt;
 use hyper::body::{Bytes, Incoming};
+use imds_guard_core::audit::Fingerprint;
 use imds_guard_core::decision::{Grant, Permit};
 use imds_guard_core::imds::azure::instance::{self, Rendered};
 use imds_guard_core::imds::azure::{Ask as AzureAsk, TokenAsk, answer};
@@ -21,8 +22,8 @@ use imds_guard_core::token::BACKDATE;
 use super::clock::unix_now;
 use super::connection::Connection;
 use super::failure::Failure;
-use super::policy::{Policy, dialled};
-use super::record::{Fingerprint, Record};
+use super::policy::Policy;
+use super::record::Record;
 use super::reply::Reply;
 use super::seam::AskError;
 use crate::credentials::{Credential, Key, Via};
@@ -235,7 +236,7 @@ async fn forward(
     let rebuilt = call.rebuild(pinned.as_ref());
     let body = body.collect().await.map_err(|_| Failure::Body)?.to_bytes();
     let endpoint = Endpoint {
-        address: dialled(&on.caller),
+        address: crate::audit::dialled(&on.caller),
         id: on.caller.endpoint_id,
     };
     let budget = match call.request {

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use imds_guard_core::audit;
 use imds_guard_core::decision::DenyReason;
 use imds_guard_core::http::{HEADERS_LIMIT, Violation};
 use imds_guard_core::request::Cloud;
@@ -19,7 +20,6 @@ use super::exchange::exchange;
 use super::gate::{Gate, Halt, Halted};
 use super::memo::Memo;
 use super::policy::{Door, Policy};
-use super::record;
 use super::seam::AskError;
 use super::seats::{Holder, Seat};
 use super::sessions::Session;
@@ -56,7 +56,7 @@ pub(crate) async fn serve(proxy: Rc<Proxy>, stream: TcpStream) {
         (Err(full), _) => {
             let mut record = proxy.record(caller);
             record.reason = Some(full.name());
-            record.outcome = record::Outcome::Throttled;
+            record.outcome = audit::Outcome::Throttled;
             let answer = respond(Cloud::Azure, &Outcome::Throttled { retry_after: 1 });
             record.status = answer.status;
             // No farewell: there is no seat for one to be held on.
@@ -68,7 +68,7 @@ pub(crate) async fn serve(proxy: Rc<Proxy>, stream: TcpStream) {
 async fn unattributed(proxy: &Proxy, socket: Socket) {
     let answer = {
         let mut record = proxy.record(None);
-        record.outcome = record::Outcome::Denied;
+        record.outcome = audit::Outcome::Denied;
         record.reason = Some("unattributed");
         let answer = respond(Cloud::Azure, &Outcome::Unserved(DenyReason::Unattributed));
         record.status = answer.status;
@@ -112,7 +112,8 @@ impl Connection {
     async fn violated(&self, violation: Violation) {
         let answer = {
             let mut record = self.proxy.record(Some(self.caller));
-            record.outcome = record::Outcome::Refused;
+            record.outcome = audit::Outcome::Refused;
+            record.mode = self.door(&self.proxy.policy()).map(|door| door.mode);
             record.reason = Some(violation.name());
             let answer = respond(Cloud::Azure, &Outcome::Violation(violation));
             record.status = answer.status;

@@ -55,6 +55,7 @@ async fn judged(
 ) -> Result<Reply, Failure> {
     let policy = on.proxy.policy();
     let door = on.door(&policy).ok_or(Failure::NotServed)?;
+    record.mode = Some(door.mode);
     let (head, body) = request.into_parts();
     let call = on.memo.call(head, &door.arrival)?;
     record.call = Some(Rc::clone(&call));

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use imds_guard_core::audit;
 use imds_guard_core::decision::{Denial, DenyReason};
 use imds_guard_core::imds::Malformed;
 use imds_guard_core::imds::azure::instance::InstanceFault;
@@ -10,7 +11,7 @@ use imds_guard_core::request::Cloud;
 use imds_guard_core::respond::{Outcome, respond};
 use imds_guard_core::seam::Refusal;
 
-use super::record::{self, Record};
+use super::record::Record;
 use super::reply::Reply;
 use super::seam::AskError;
 use crate::credentials;
@@ -83,8 +84,8 @@ impl Failure {
         }
     }
 
-    fn word(&self) -> (record::Outcome, Option<&'static str>) {
-        use record::Outcome as Word;
+    fn word(&self) -> (audit::Outcome, Option<&'static str>) {
+        use audit::Outcome as Word;
         match self {
             Self::Malformed(malformed) => (Word::Refused, Some(malformed.name())),
             Self::Unserved(DenyReason::CallerChanged) => (Word::Denied, Some("caller_changed")),

@@ -1,7 +1,6 @@
 //! The policy that is served by: compiled here from the very files that the guard compiled, with the same core, and
 //! replaced as a whole by each push. Never reads a file.
 
-use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 
 use imds_guard_core::imds::{Arrival, Service};
@@ -74,7 +73,7 @@ impl Policy {
 
     /// What is guarded where this caller connected to; none where nothing is guarded any more.
     pub(crate) fn door(&self, record: &CallerRecord) -> Option<Door> {
-        let dialled = dialled(record);
+        let dialled = crate::audit::dialled(record);
         let at = self.guarded.iter().find(|g| g.address == dialled)?;
         // Several clouds live at one address: what is spoken there is the dialect of the one that is guarded strictest.
         let endpoint = at
@@ -96,10 +95,4 @@ impl Policy {
     pub(crate) fn max_connections(&self) -> usize {
         usize::try_from(self.settings.proxy.max_connections).unwrap_or(usize::MAX)
     }
-}
-
-/// The address that the caller wrote in its `connect()`, an IPv4 one as such in whichever form it was dialled.
-pub(crate) fn dialled(record: &CallerRecord) -> SocketAddr {
-    let address = IpAddr::from(record.address).to_canonical();
-    SocketAddr::new(address, record.port)
 }

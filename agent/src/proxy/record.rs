@@ -2,49 +2,17 @@
 //! comes out however the exchange ends. Holds names and numbers, never a secret: no header, no body, no query but the
 //! resource that policy was asked about.
 
-use std::borrow::Cow;
 use std::rc::Rc;
-use std::sync::Arc;
 
-use imds_guard_core::decision::{Denial, Permit, RuleRef};
+use imds_guard_core::audit::{Exchange, Fingerprint, Line, Outcome};
+use imds_guard_core::decision::{Denial, Permit};
 use imds_guard_core::imds::Call;
+use imds_guard_core::policy::Mode;
 use imds_guard_core::request::{CredentialAsk, Request};
 use imds_guard_ebpf::CallerRecord;
-use serde::Serialize;
 use tokio::time::Instant;
 
 use super::sink::Sink;
-
-/// How an exchange ended, in one word of the audit record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Outcome {
-    /// The caller left, or the process ended, before there was an answer.
-    Aborted,
-    /// Answered as policy allows.
-    Allowed,
-    /// Policy said no, or the caller was not who it has to be.
-    Denied,
-    /// Not HTTP, or not the dialect.
-    Refused,
-    /// Over a rate limit or out of seats.
-    Throttled,
-    /// Allowed, but something failed.
-    Failed,
-}
-
-/// What a credential is known by without being one.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct Fingerprint {
-    /// The token's id.
-    pub(crate) jti: Arc<str>,
-    /// The identity that it is of.
-    pub(crate) identity: Arc<str>,
-    /// Unix seconds.
-    pub(crate) expires: i64,
-    /// Whether it was there already.
-    pub(crate) cached: bool,
-}
 
 /// The record, while its exchange lasts.
 #[derive(Debug)]
@@ -53,6 +21,8 @@ pub(crate) struct Record {
     begun: Instant,
     caller: Option<CallerRecord>,
     pub(crate) epoch: u64,
+    /// Of the endpoint that was dialled.
+    pub(crate) mode: Option<Mode>,
     pub(crate) call: Option<Rc<Call>>,
     pub(crate) permit: Option<Permit>,
     pub(crate) denial: Option<Denial>,
@@ -72,6 +42,7 @@ impl Record {
             begun: Instant::now(),
             caller,
             epoch,
+            mode: None,
             call: None,
             permit: None,
             denial: None,
@@ -98,12 +69,12 @@ impl Record {
             Some(call) => (resource(&call.request), Some(call.path())),
             None => (None, None),
         };
-        Line {
+        Line::Exchange(Exchange {
             time: jiff::Timestamp::now(),
-            event: "exchange",
             outcome: self.outcome,
             status: self.status,
             reason: self.reason,
+            mode: self.mode,
             workload: self.permit.as_ref().map(|permit| &**permit.workload()),
             selectors: self.permit.as_ref().map(|permit| &**permit.selectors()),
             rule: self.permit.as_ref().map(|permit| &**permit.rule()),
@@ -113,10 +84,10 @@ impl Record {
             path,
             resource,
             credential: self.credential.as_ref(),
-            caller: self.caller.as_ref().map(Caller::of),
+            caller: self.caller.as_ref().map(crate::audit::caller),
             epoch: self.epoch,
-            latency_us: self.begun.elapsed().as_micros(),
-        }
+            latency_us: u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX),
+        })
     }
 }
 
@@ -144,68 +115,5 @@ fn resource(request: &Request) -> Option<&str> {
         Request::Credential(CredentialAsk::GcpToken { account, .. }) => Some(account),
         Request::Credential(CredentialAsk::GcpIdentity { audience, .. }) => Some(audience),
         Request::Read { .. } | Request::Write { .. } => None,
-    }
-}
-
-/// The line as it is written. Its fields are a contract with whoever reads the audit file.
-#[derive(Serialize)]
-struct Line<'a> {
-    #[serde(serialize_with = "in_words")]
-    time: jiff::Timestamp,
-    event: &'static str,
-    outcome: Outcome,
-    status: u16,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    workload: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    selectors: Option<&'a [Arc<str>]>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rule: Option<&'a RuleRef>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    denial: Option<&'a Denial>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    would_deny: Option<&'a Denial>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    method: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    path: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    resource: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    credential: Option<&'a Fingerprint>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    caller: Option<Caller<'a>>,
-    epoch: u64,
-    latency_us: u128,
-}
-
-fn in_words<S: serde::Serializer>(time: &jiff::Timestamp, to: S) -> Result<S::Ok, S::Error> {
-    to.collect_str(time)
-}
-
-/// The recorded process, in numbers; names of users and groups are for whoever reads.
-#[derive(Serialize)]
-struct Caller<'a> {
-    pid: u32,
-    uid: u32,
-    gid: u32,
-    cgroup_id: u64,
-    comm: Cow<'a, str>,
-    endpoint: std::net::SocketAddr,
-}
-
-impl<'a> Caller<'a> {
-    fn of(record: &'a CallerRecord) -> Self {
-        let comm = record.comm.split(|byte| *byte == 0).next();
-        Self {
-            pid: record.tgid,
-            uid: record.uid,
-            gid: record.gid,
-            cgroup_id: record.cgroup_id,
-            comm: String::from_utf8_lossy(comm.unwrap_or_default()),
-            endpoint: super::policy::dialled(record),
-        }
     }
 }
