@@ -156,6 +156,26 @@ impl Machine {
         }
     }
 
+    /// Wait until a unit has written something that contains `said` to the journal.
+    pub(crate) fn wait_journal(&self, unit: &str, said: &str) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(15);
+        while !self.journal(unit).contains(said) {
+            ensure!(
+                Instant::now() < deadline,
+                "{unit} didn't say {said:?}:\n{}",
+                self.journal(unit)
+            );
+            std::thread::sleep(Duration::from_millis(30));
+        }
+        Ok(())
+    }
+
+    /// Replace the configuration.
+    pub(crate) fn configure(&self, text: &str) -> Result<()> {
+        let path = format!("/proc/{}/root/etc/imds-guard/imds-guard.toml", self.init);
+        fs::write(path, text).context("the configuration")
+    }
+
     /// What a unit wrote to the journal, for messages.
     pub(crate) fn journal(&self, unit: &str) -> String {
         self.run(&["journalctl", "-n", "60", "--no-pager", "-u", unit])

@@ -15,6 +15,7 @@ use tokio::runtime::LocalOptions;
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 
+use super::announce::Announcement;
 use super::clock::unix_now;
 use super::kernel::Maps;
 use super::policy::{Policy, PolicyError};
@@ -84,9 +85,11 @@ pub fn run(seam: OwnedFd) -> Result<(), ProxyError> {
         .build_local(LocalOptions::default())?;
     // Asked before the sandbox, which does not allow the question.
     let descriptors = descriptors();
+    let announcement = Announcement::open();
     sandbox::enter()?;
     runtime.block_on(async {
         let (proxy, pushed) = welcome.into_proxy(seam, descriptors)?;
+        announcement.ready();
         serve(proxy, pushed).await
     })
 }

@@ -50,7 +50,8 @@ impl Tally {
     /// Take a line of a runner's output; only closing lines count. Tests that a runner filtered out are another tier's, so
     /// its own number of skipped ones says nothing.
     pub(crate) fn read(&mut self, line: &str) {
-        let counts = if let Some((_, counts)) = line.split_once("test result: ") {
+        // nextest shows a failed test's own closing line again, indented: it is in the summary already.
+        let counts = if let Some(counts) = line.strip_prefix("test result: ") {
             counts.split_once(". ").map_or("", |(_, counts)| counts)
         } else if line.trim_start().starts_with("Summary [") {
             line.split_once(" run: ").map_or("", |(_, counts)| counts)
@@ -106,5 +107,7 @@ mod tests {
     #[test]
     fn other_lines_say_nothing() {
         assert!(read(&["test foo::passed ... ok", "3 passed", "warning: 2 failed"]).is_empty());
+        let shown_again = "      test result: FAILED. 0 passed; 1 failed; 0 ignored";
+        assert!(read(&[shown_again]).is_empty());
     }
 }

@@ -1,0 +1,74 @@
+//! Tells the service manager, where there is one, that this proxy serves. The sandbox lets no socket of that family be made,
+//! so the way to it is opened before, and the word is sent once the sandbox is closed and the listeners are ours: a unit that
+//! is active answers. Nothing else is ever said on it.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+
+/// The way to the service manager, or that there is none.
+pub(crate) struct Announcement(Option<UnixDatagram>);
+
+impl Announcement {
+    /// To whom `NOTIFY_SOCKET` names. One that can't be reached is told and no obstacle: the manager's own deadline judges that.
+    pub(crate) fn open() -> Self {
+        let name = std::env::var_os("NOTIFY_SOCKET");
+        Self(name.and_then(|name| told(connected(&name))))
+    }
+
+    /// Says it.
+    pub(crate) fn ready(self) {
+        if let Some(socket) = self.0 {
+            told(socket.send(b"READY=1\n"));
+        }
+    }
+}
+
+/// A name that begins with `@` is abstract: sd_notify(3).
+fn connected(name: &OsStr) -> io::Result<UnixDatagram> {
+    let address = match name.as_bytes().split_first() {
+        Some((b'@', rest)) => SocketAddr::from_abstract_name(rest)?,
+        _ => SocketAddr::from_pathname(name)?,
+    };
+    let socket = UnixDatagram::unbound()?;
+    socket.connect_addr(&address)?;
+    Ok(socket)
+}
+
+fn told<T>(result: io::Result<T>) -> Option<T> {
+    result
+        .inspect_err(|error| tracing::warn!(%error, "the service manager can't be told"))
+        .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heard(socket: &UnixDatagram, name: &OsStr) -> Vec<u8> {
+        Announcement(Some(connected(name).unwrap())).ready();
+        let mut buffer = [0; 64];
+        let length = socket.recv(&mut buffer).unwrap();
+        buffer[..length].to_vec()
+    }
+
+    #[test]
+    fn a_manager_is_told_by_path_and_by_abstract_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        assert_eq!(heard(&socket, path.as_os_str()), b"READY=1\n");
+        let name = format!("imds-guard-announce-{}", std::process::id());
+        let address = SocketAddr::from_abstract_name(&name).unwrap();
+        let socket = UnixDatagram::bind_addr(&address).unwrap();
+        assert_eq!(heard(&socket, format!("@{name}").as_ref()), b"READY=1\n");
+    }
+
+    #[test]
+    fn a_manager_that_is_not_there_is_no_obstacle() {
+        assert!(told(connected("/nowhere/notify".as_ref())).is_none());
+        Announcement(None).ready();
+    }
+}
