@@ -4,15 +4,16 @@
 //! unavailable evidence. Nothing here decides.
 
 use core::ffi::c_void;
+use core::mem::size_of;
 
 use aya_ebpf::helpers::{
     bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_current_task,
     bpf_get_current_uid_gid, bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_probe_read_kernel,
     bpf_skc_to_tcp_sock,
 };
-use imds_guard_ebpf::{CallerRecord, EndpointKey, missing};
+use imds_guard_ebpf::{CallerRecord, EndpointKey, Upid, missing};
 
-use crate::globals::offset;
+use crate::globals::{offset, pid_namespace};
 
 /// What was dialled.
 #[derive(Clone, Copy)]
@@ -50,7 +51,6 @@ pub(crate) unsafe fn record(
     record.port = to.key.port as u16;
     record.family = to.family;
     record.endpoint_id = to.endpoint_id;
-    record.tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
     // bpf_get_current_uid_gid(): real ids; the uid is the LOW half, the gid is the HIGH half
     // (kernel/bpf/helpers.c: `(u64) gid << 32 | uid`). The suite tests a caller whose uid and gid differ.
     let uid_gid = bpf_get_current_uid_gid();
@@ -58,6 +58,10 @@ pub(crate) unsafe fn record(
     record.gid = (uid_gid >> 32) as u32;
     // SAFETY: no arguments.
     let task = unsafe { bpf_get_current_task() };
+    record.tgid = match pid_namespace() {
+        0 => (bpf_get_current_pid_tgid() >> 32) as u32,
+        namespace => number_in(namespace, task).unwrap_or(0),
+    };
     let mut gone = 0;
     gone |= leader(record, task);
     gone |= effective_ids(record, task);
@@ -65,6 +69,38 @@ pub(crate) unsafe fn record(
     // SAFETY: as promised by the caller.
     gone |= unsafe { socket_cgroup(record, sk) };
     record.missing = gone;
+}
+
+/// How deep below the first one the guard's pid namespace may be: a container in a container, and one more.
+const LEVELS: u64 = 4;
+
+/// The number of a task's process as the guard knows it. A process number means something in one namespace only: in
+/// another it is nobody's, or somebody else's.
+#[inline(always)]
+fn tgid_of(task: u64) -> Option<u32> {
+    match pid_namespace() {
+        0 => read(task, offset!(task_tgid)),
+        namespace => number_in(namespace, task),
+    }
+}
+
+/// The number of a task's process in the pid namespace with that inode; none where the process is outside of it.
+#[inline(always)]
+fn number_in(namespace: u32, task: u64) -> Option<u32> {
+    let leader = read::<u64>(task, offset!(task_group_leader))?;
+    let pid = read::<u64>(leader, offset!(task_thread_pid))?;
+    let deepest = u64::from(read::<u32>(pid, offset!(pid_level))?);
+    for level in 1..=LEVELS {
+        if level > deepest {
+            return None;
+        }
+        let at = offset!(pid_numbers) + level * size_of::<Upid>() as u64;
+        let number = read::<Upid>(pid, at)?;
+        if read::<u32>(number.namespace, offset!(pid_namespace_inum))? == namespace {
+            return Some(number.number as u32);
+        }
+    }
+    None
 }
 
 /// Start time, name and parent: of the group leader, so that a worker thread of the kernel's io_uring doesn't show.
@@ -84,7 +120,7 @@ fn leader(record: &mut CallerRecord, task: u64) -> u32 {
             gone &= !missing::COMM;
         }
         if let Some(parent) = read::<u64>(leader, offset!(task_real_parent))
-            && let Some(tgid) = read::<u32>(parent, offset!(task_tgid))
+            && let Some(tgid) = tgid_of(parent)
         {
             record.parent_tgid = tgid;
             gone &= !missing::PARENT;

@@ -27,14 +27,27 @@ static OFFSETS: Offsets = Offsets {
     sock_cgroup: 0,
     cgroup_kn: 0,
     kernfs_id: 0,
-    reserved: 0,
+    task_thread_pid: 0,
+    pid_level: 0,
+    pid_numbers: 0,
+    pid_namespace_inum: 0,
 };
+
+#[unsafe(no_mangle)]
+static PID_NAMESPACE: u32 = 0;
 
 /// Port of the guard's listeners, host order.
 #[inline(always)]
 pub(crate) fn proxy_port() -> u16 {
     // SAFETY: a static of this program; the loader replaced its bytes by a `u16`.
     unsafe { read_volatile(addr_of!(PROXY_PORT)) }
+}
+
+/// Inode of the guard's pid namespace, or 0 where that is the first one.
+#[inline(always)]
+pub(crate) fn pid_namespace() -> u32 {
+    // SAFETY: a static of this program; the loader replaced its bytes by a `u32`.
+    unsafe { read_volatile(addr_of!(PID_NAMESPACE)) }
 }
 
 /// One member of [`Offsets`] of the running kernel.

@@ -40,6 +40,8 @@ pub mod global {
     pub const PROXY_PORT: &str = "PROXY_PORT";
     /// [`Offsets`](super::Offsets) of the running kernel.
     pub const OFFSETS: &str = "OFFSETS";
+    /// `u32`: inode of the pid namespace whose numbers are recorded, or 0 for the first one, of which all others are parts.
+    pub const PID_NAMESPACE: &str = "PID_NAMESPACE";
 }
 
 /// Value of a listener's entry in [`map::LISTENERS`].
@@ -296,8 +298,26 @@ pub struct Offsets {
     pub cgroup_kn: u32,
     /// `kernfs_node.id`
     pub kernfs_id: u32,
+    /// `task_struct.thread_pid`
+    pub task_thread_pid: u32,
+    /// `pid.level`
+    pub pid_level: u32,
+    /// `pid.numbers`: one [`Upid`] per level of namespaces, the outermost first.
+    pub pid_numbers: u32,
+    /// `pid_namespace.ns.inum`
+    pub pid_namespace_inum: u32,
+}
+
+/// The kernel's `struct upid`; the loader checks the running kernel's against it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Upid {
+    /// The number in that namespace.
+    pub number: i32,
     /// Zero.
-    pub reserved: u32,
+    pub padding: u32,
+    /// Address of the namespace.
+    pub namespace: u64,
 }
 
 /// IPv4 address as `::ffff:a.b.c.d`.
@@ -367,7 +387,7 @@ const _: () = {
     assert!(size_of::<EndpointKey>() == 20 && align_of::<EndpointKey>() == 4);
     assert!(size_of::<Endpoint>() == 8);
     assert!(size_of::<ObserveEvent>() == size_of::<CallerRecord>() + 8);
-    assert!(size_of::<Offsets>() == 18 * 4);
+    assert!(size_of::<Offsets>() == 21 * 4);
 };
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! Loading is the probe: what a kernel says it has and what it lets us load differ (lockdown, LSM, vendor backports).
 
-use std::{io, path::Path};
+use std::{io, os::unix::fs::MetadataExt, path::Path};
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
@@ -48,9 +48,11 @@ pub(super) fn load(object: &[u8], port: u16, maps: &Path) -> Result<Ebpf, Interc
         (offsets.join().unwrap_or_else(|_| Err(unreadable())), loader)
     });
     let offsets = offsets?;
+    let namespace = pid_namespace()?;
     loader
         .override_global(global::PROXY_PORT, &port, true)
-        .override_global(global::OFFSETS, &offsets, true);
+        .override_global(global::OFFSETS, &offsets, true)
+        .override_global(global::PID_NAMESPACE, &namespace, true);
     for name in map::ALL {
         loader.map_pin_path(name, maps.join(name));
     }
@@ -64,6 +66,24 @@ pub(super) fn load(object: &[u8], port: u16, maps: &Path) -> Result<Ebpf, Interc
         load_program(program).map_err(|e| refused(name, e))?;
     }
     Ok(ebpf)
+}
+
+/// `PROC_PID_INIT_INO` of the kernel's `include/linux/proc_ns.h`: the first pid namespace.
+const FIRST_PID_NAMESPACE: u32 = 0xEFFF_FFFC;
+
+/// Our own pid namespace, as the programs want it: processes are looked up by number in `/proc` and by pidfd_open(2), which
+/// both take numbers of our own namespace.
+fn pid_namespace() -> Result<u32, InterceptError> {
+    let inode = std::fs::metadata("/proc/self/ns/pid").map(|namespace| namespace.ino());
+    // The kernel numbers namespaces with 32 bits.
+    let number = inode.map(|inode| u32::try_from(inode).unwrap_or(0));
+    match number {
+        Ok(FIRST_PID_NAMESPACE) => Ok(0),
+        Ok(number) if number != 0 => Ok(number),
+        _ => Err(missing(
+            "/proc/self/ns/pid, which tells our pid namespace".into(),
+        )),
+    }
 }
 
 fn unreadable() -> InterceptError {

@@ -4,11 +4,16 @@
 //! the 150 that a start may take. It indexes the types once, then walks by name through anonymous members.
 //! Format: Documentation/bpf/btf.rst of the kernel.
 
-use imds_guard_ebpf::Offsets;
+use imds_guard_ebpf::{Offsets, Upid};
 
 use super::InterceptError;
 
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+/// Where [`Upid`] has its members.
+const UPID: (u32, u32) = (
+    std::mem::offset_of!(Upid, number) as u32,
+    std::mem::offset_of!(Upid, namespace) as u32,
+);
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
 
@@ -28,6 +33,11 @@ pub(super) fn of_running_kernel() -> Result<Offsets, InterceptError> {
             detail: format!("no {name}.{path}"),
         })
     };
+    if (at("upid", "nr")?, at("upid", "ns")?) != UPID {
+        return Err(InterceptError::NoBtf {
+            detail: "struct upid as these programs know it".into(),
+        });
+    }
     Ok(Offsets {
         task_group_leader: at("task_struct", "group_leader")?,
         task_start_boottime: at("task_struct", "start_boottime")?,
@@ -46,7 +56,10 @@ pub(super) fn of_running_kernel() -> Result<Offsets, InterceptError> {
         sock_cgroup: at("sock", "sk_cgrp_data.cgroup")?,
         cgroup_kn: at("cgroup", "kn")?,
         kernfs_id: at("kernfs_node", "id")?,
-        reserved: 0,
+        task_thread_pid: at("task_struct", "thread_pid")?,
+        pid_level: at("pid", "level")?,
+        pid_numbers: at("pid", "numbers")?,
+        pid_namespace_inum: at("pid_namespace", "ns.inum")?,
     })
 }
 
@@ -61,7 +74,7 @@ struct Btf<'a> {
 }
 
 /// The structs that [`Btf::parse`] looks out for.
-const STRUCTS: [&str; 9] = [
+const STRUCTS: [&str; 12] = [
     "task_struct",
     "cred",
     "mm_struct",
@@ -71,6 +84,9 @@ const STRUCTS: [&str; 9] = [
     "sock",
     "cgroup",
     "kernfs_node",
+    "pid",
+    "upid",
+    "pid_namespace",
 ];
 
 fn word(bytes: &[u8], at: usize) -> Option<u32> {
