@@ -388,6 +388,7 @@ const _: () = {
     assert!(size_of::<Endpoint>() == 8);
     assert!(size_of::<ObserveEvent>() == size_of::<CallerRecord>() + 8);
     assert!(size_of::<Offsets>() == 21 * 4);
+    assert!(size_of::<Upid>() == 16 && offset_of!(Upid, namespace) == 8);
 };
 
 #[cfg(test)]

@@ -4,16 +4,11 @@
 //! the 150 that a start may take. It indexes the types once, then walks by name through anonymous members.
 //! Format: Documentation/bpf/btf.rst of the kernel.
 
-use imds_guard_ebpf::{Offsets, Upid};
+use imds_guard_ebpf::Offsets;
 
 use super::InterceptError;
 
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
-/// Where [`Upid`] has its members.
-const UPID: (u32, u32) = (
-    std::mem::offset_of!(Upid, number) as u32,
-    std::mem::offset_of!(Upid, namespace) as u32,
-);
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
 
@@ -33,7 +28,8 @@ pub(super) fn of_running_kernel() -> Result<Offsets, InterceptError> {
             detail: format!("no {name}.{path}"),
         })
     };
-    if (at("upid", "nr")?, at("upid", "ns")?) != UPID {
+    // `imds_guard_ebpf::Upid`, whose layout is asserted where it is defined.
+    if (at("upid", "nr")?, at("upid", "ns")?) != (0, 8) {
         return Err(InterceptError::NoBtf {
             detail: "struct upid as these programs know it".into(),
         });
