@@ -8,7 +8,7 @@
 
 use imds_guard_core::decision::{Decision, Grant};
 use imds_guard_core::policy::{Mode, PolicySet, Source, compile};
-use imds_guard_core::request::{Cloud, CredentialAsk, Request};
+use imds_guard_core::request::{AzureIdentity, Cloud, CredentialAsk, Request};
 use imds_guard_core::selector::{Key, Selectors};
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -27,6 +27,27 @@ const RESOURCES: [&str; 3] = [
 ];
 const PATHS: [&str; 5] = ["/a", "/a/**", "/a/b", "/a/*/c", "/**"];
 const HEAD: &str = "[identity.i]\ncloud=\"azure\"\nsource=\"forward\"\n[identity.j]\ncloud=\"azure\"\nsource=\"forward\"\nclient_id=\"c\"\n";
+
+/// Identities whose credentials don't come from the real service as they are.
+const MADE: &str = r#"
+[host]
+trust_domain = "example.org"
+[issuer]
+url = "http://127.0.0.1:8787"
+[identity.mint]
+cloud = "azure"
+source = "mint"
+client_id = "own"
+subject = "spiffe://{trust_domain}/host/{host}/workload/{workload}"
+[identity.federate]
+cloud = "azure"
+source = "federate"
+client_id = "own"
+[identity.assume]
+cloud = "azure"
+source = "assume"
+client_id = "own"
+"#;
 
 fn about() -> impl Strategy<Value = String> {
     prop_oneof![
@@ -180,5 +201,34 @@ proptest! {
             prop_assert_eq!(permit.grant(), &Grant::Forward { identity: None });
             prop_assert!(permit.would_deny().is_some());
         }
+    }
+
+    // Forward is what audit mode may fall back to, and never for a credential that a rule makes: neither for another identity
+    // than the rule's, nor beside another workload's rule.
+    #[test]
+    fn audit_mode_enforces_rules_that_make_credentials(
+        made in select(&["mint", "federate", "assume"][..]),
+        who in selectors(),
+        resource in select(&RESOURCES[..]),
+        asked in proptest::option::of(select(&["own", "other"][..])),
+        others in proptest::option::of(workloads()),
+        d in deny(),
+        with_deny in any::<bool>(),
+    ) {
+        let own = format!("[[workload]]\nname=\"w0\"\n{who}\n[[workload.allow]]\ntoken={{cloud=\"azure\",resource=[\"{resource}\"]}}\nidentity=\"{made}\"\n");
+        let others = others.map(|w| w.concat().replace("name=\"w", "name=\"other")).unwrap_or_default();
+        let deny = if with_deny { d } else { String::new() };
+        let set = set(&[format!("{MADE}{HEAD}{own}{others}{deny}")]);
+        let everything = Selectors::parse("unix:uid:1 unix:user:a unix:gid:2 systemd:id:x.service cgroup:path:/s/t").unwrap();
+        let request = Request::Credential(CredentialAsk::AzureToken {
+            resource: resource.into(),
+            selector: asked.map(|id| AzureIdentity::ClientId(id.into())),
+        });
+        let enforced = ask(&set, Mode::Enforce, &everything, &request);
+        if let Decision::Allow(permit) = &enforced {
+            let minted = matches!(permit.grant(), Grant::Mint { .. });
+            prop_assert!(minted && made == "mint" && asked != Some("other"));
+        }
+        prop_assert_eq!(ask(&set, Mode::Audit, &everything, &request), enforced);
     }
 }

@@ -136,7 +136,8 @@ impl Compiling {
                 }
             } else {
                 let known = preset::names();
-                let help = format!("the presets are: {}", known.join(", "));
+                let meant = super::fields::meant(name, &known);
+                let help = format!("{meant}the presets are: {}", known.join(", "));
                 self.error(&text.place, format!("there is no preset `{name}`"), help);
             }
         }
@@ -154,7 +155,7 @@ impl Compiling {
             let names: Vec<&str> = entry.names.iter().map(|n| &*n.value).collect();
             if names.is_empty() {
                 let help = "write names = [\"https://…\", \"APPLICATION-ID\"]";
-                self.error(&name.place, "a resource without names", help);
+                self.error(&name.place, "this resource has no names", help);
             } else if let Err(other) = self.targets.unite(Kind::AzureResource, &names) {
                 let place = entry.names.iter().find(|n| &*n.value == other);
                 let place = place.map_or(&name.place, |n| &n.place).clone();
@@ -183,7 +184,7 @@ impl Compiling {
         if let Some(first) = seen.get(&name.value) {
             let line = self.line(first);
             let file = self.sources[first.source].name.clone();
-            let title = format!("a second {kind} `{}`", name.value);
+            let title = format!("this is a second {kind} called `{}`", name.value);
             let help = format!("give it a name of its own: the first one stands in {file}:{line}");
             self.error(&name.place, title, help);
         } else {
@@ -220,7 +221,7 @@ impl Compiling {
         known.sort();
         let known: Vec<&str> = known.iter().map(String::as_str).collect();
         let help = format!(
-            "{}define it with [{kind}.{}]",
+            "{}name one that is defined, or define [{kind}.{}]",
             super::fields::meant(&name.value, &known),
             name.value
         );

@@ -146,6 +146,9 @@ pub(crate) type SelectorList = Option<At<Vec<Text>>>;
 #[derive(Debug, Serialize)]
 pub(crate) struct WorkloadEntry {
     pub(crate) name: Text,
+    /// Whether it says whom it selects at all, legibly or not.
+    #[serde(skip)]
+    pub(crate) selects: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) owner: Option<Text>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -172,7 +172,7 @@ impl<'a, 'i> Fields<'a, 'i> {
         let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
         self.reader.error(
             text.place.bytes.clone(),
-            format!("`{}` is no {key}", text.value),
+            format!("`{}` is not a {key}", text.value),
             format!(
                 "{}write one of: {}",
                 meant(&text.value, &known),

@@ -191,6 +191,7 @@ fn policy(f: &Fields<'_, '_>, files: &mut Files) {
         let name = t.required("name", "\"billing-api\"");
         let mut entry = WorkloadEntry {
             name: name.unwrap_or_else(|| t.at(t.span.clone(), "?".into())),
+            selects: t.get("selectors").or(t.get("any_of")).is_some(),
             owner: t.text("owner"),
             selectors: t.list("selectors"),
             any_of: any_of(t),

@@ -6,6 +6,7 @@ use super::{Compiling, seconds};
 use crate::policy::document::{Files, IdentityEntry, Text};
 use crate::policy::{Identity, Origin};
 use crate::request::Cloud;
+use crate::token::{LIFETIME_MAX, LIFETIME_MIN};
 
 /// What is minted without a `lifetime` lives this long.
 const DEFAULT_LIFETIME: u32 = 3600;
@@ -42,10 +43,27 @@ impl Compiling {
             return DEFAULT_LIFETIME;
         };
         match seconds(&text.value) {
-            Some(lifetime @ 300..=86400) => lifetime,
-            _ => {
-                let title = format!("`{}` is no lifetime", text.value);
-                self.error(&text.place, title, "write between \"5m\" and \"24h\"");
+            Some(lifetime @ LIFETIME_MIN..=LIFETIME_MAX) => lifetime,
+            Some(lifetime) => {
+                let (lives, help) = if lifetime < LIFETIME_MIN {
+                    (
+                        "10m",
+                        "write at least \"10m\": clients renew a token some minutes before it ends",
+                    )
+                } else {
+                    ("24h", "write at most \"24h\": a token can't be called back")
+                };
+                let title = format!(
+                    "a lifetime of `{}` is out of bounds: its tokens live {lives}",
+                    text.value
+                );
+                self.warning(&text.place, title, help);
+                lifetime
+            }
+            None => {
+                let title = format!("`{}` is not a lifetime", text.value);
+                let help = "write a number and a unit, from \"10m\" to \"24h\"";
+                self.error(&text.place, title, help);
                 DEFAULT_LIFETIME
             }
         }

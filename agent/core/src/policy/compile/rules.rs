@@ -56,7 +56,7 @@ impl Compiling {
         let workload = number(set.workloads.len());
         let name = &entry.name;
         let subject = format!("workload `{}`", name.value);
-        if entry.selectors.is_none() && entry.any_of.is_none() {
+        if !entry.selects {
             let help = "add selectors = [\"systemd:id:NAME.service\"]: a workload is who a caller is, and nobody is everybody";
             self.error(&name.place, format!("{subject} has no selectors"), help);
         }
@@ -191,14 +191,22 @@ impl Compiling {
         let Some(token) = &entry.rule.token else {
             if let Some(identity) = &entry.identity {
                 let help = "leave it out, or add token = { … }: reads have no identity";
-                self.error(&identity.place, "an identity without a token", help);
+                self.error(
+                    &identity.place,
+                    "this rule names an identity, and gives no token",
+                    help,
+                );
             }
             return None;
         };
         let Some(name) = &entry.identity else {
             let help =
                 "add identity = \"NAME\", and [identity.NAME] that says where the token comes from";
-            self.error(&token.place, "a token without an identity", help);
+            self.error(
+                &token.place,
+                "this rule gives a token, and names no identity",
+                help,
+            );
             return None;
         };
         let identity = self.resolve("identity", name, |c| &c.identities)?;
@@ -227,7 +235,7 @@ impl Compiling {
             .is_some_and(|t| t.value.cloud.value == Cloud::Aws)
             || entry.rule.read.iter().any(|r| r.value.starts_with("aws:"));
         if !aws {
-            self.error(&flag.place, "IMDSv1 is AWS's", "leave `imdsv1` out");
+            self.error(&flag.place, "only AWS has IMDSv1", "leave `imdsv1` out");
         }
         for (missing, key, example) in [
             (entry.rule.until.is_none(), "until", "\"2027-01-01\""),
@@ -301,7 +309,7 @@ impl Compiling {
     fn about(&mut self, entry: &RuleEntry, allow: bool) -> About {
         if entry.token.is_none() && entry.read.is_empty() && entry.write.is_empty() {
             let help = "add token = { cloud = \"azure\", resource = [\"https://…\"] } or read = [\"azure:/metadata/instance/**\"]";
-            self.error(&entry.place, "a rule about nothing", help);
+            self.error(&entry.place, "this rule speaks of nothing", help);
         }
         let mut paths = vec![];
         let reads = entry.read.iter().map(|text| (Access::Read, text));
@@ -338,7 +346,7 @@ impl Compiling {
             let help = format!(
                 "add {example}: what a token is good for is a list in the rule, never whatever a request says"
             );
-            self.error(&token.place, "a token for anything", help);
+            self.error(&token.place, "this rule gives a token for anything", help);
         }
         if let Some(role) = entry.role.first().filter(|_| allow) {
             self.error(
@@ -385,7 +393,7 @@ impl Compiling {
         for (kind, list) in lists {
             for text in list {
                 if text.value.contains('*') || text.value.is_empty() {
-                    let title = format!("`{}` is no target of a token", text.value);
+                    let title = format!("`{}` is not a target that a token can be for", text.value);
                     self.error(
                         &text.place,
                         title,
@@ -412,7 +420,7 @@ impl Compiling {
             .or_else(|| text.value.parse().ok());
         let Some(time) = time.map(jiff::Timestamp::as_second) else {
             let help = "write a date (its first moment in UTC ends the rule), \"2027-01-01\", or a time, \"2027-01-01T08:00:00Z\"";
-            self.error(&text.place, format!("`{}` is no date", text.value), help);
+            self.error(&text.place, format!("`{}` is not a date", text.value), help);
             // Never a rule without end.
             return Some(i64::MIN);
         };
@@ -440,7 +448,11 @@ impl Compiling {
         });
         if limit.is_none() {
             let help = "write COUNT/s, COUNT/m or COUNT/h, for example \"5/s\"";
-            self.error(&text.place, format!("`{}` is no limit", text.value), help);
+            self.error(
+                &text.place,
+                format!("`{}` is not a limit", text.value),
+                help,
+            );
         }
         limit
     }

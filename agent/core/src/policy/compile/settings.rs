@@ -31,7 +31,7 @@ impl Compiling {
         let text = files.host.trust_domain.as_ref()?;
         let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-._".contains(&b);
         if text.value.is_empty() || !text.value.bytes().all(legal) {
-            let title = format!("`{}` is no trust domain", text.value);
+            let title = format!("`{}` is not a trust domain", text.value);
             let help =
                 "write lower-case letters, digits, `-`, `.` and `_`, for example example.org";
             self.error(&text.place, title, help);
@@ -48,7 +48,7 @@ impl Compiling {
             .strip_prefix("https://")
             .or(url.value.strip_prefix("http://"));
         if host.is_none_or(|h| h.is_empty() || h.contains(['?', '#', ' '])) {
-            let title = format!("`{}` is no issuer URL", url.value);
+            let title = format!("`{}` is not an issuer URL", url.value);
             let help = "write the URL that verifiers know, to the letter: https://HOST[/PATH], without query";
             self.error(&url.place, title, help);
         }
@@ -80,7 +80,7 @@ impl Compiling {
     fn address(&mut self, text: &Text) -> Option<SocketAddr> {
         let address = text.value.parse().ok();
         if address.is_none() {
-            let title = format!("`{}` is no address with a port", text.value);
+            let title = format!("`{}` is not an address with a port", text.value);
             let help = "write \"127.0.0.1:8787\" or \"[::1]:8787\"";
             self.error(&text.place, title, help);
         }

@@ -33,7 +33,7 @@ impl Compiling {
             let template = match Template::parse(&subject.value) {
                 Ok(template) => template,
                 Err(help) => {
-                    self.error(&subject.place, "this subject is no template", help);
+                    self.error(&subject.place, "this subject is not a template", help);
                     continue;
                 }
             };
@@ -58,7 +58,7 @@ impl Compiling {
             let help = "begin it with spiffe://{trust_domain}/host/{host}/ (or cluster/{cluster}): else two hosts mint one `sub`";
             self.error(
                 place,
-                "a subject without trust domain, or without host or cluster",
+                "this subject leaves out the trust domain, or both host and cluster",
                 help,
             );
         }
