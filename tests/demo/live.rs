@@ -1,6 +1,6 @@
 //! `demo live`: the agent in the foreground, in a world that somebody can enter; its log and its audit records as they come.
 
-use crate::interrupt::{self, Interrupt};
+use crate::interrupt::Interrupt;
 use crate::record;
 use anyhow::{Context, Result, ensure};
 use imds_guard_core::policy::{Source, includes};
@@ -15,13 +15,12 @@ use std::time::Duration;
 /// Run until Ctrl-C, or until the agent ends.
 pub(crate) fn run(config: Option<&Path>) -> Result<ExitCode> {
     let config = config.map(read).transpose()?;
-    let signals = interrupt::hold()?;
     let world = World::new("run")?;
     let config = match config {
         Some(text) => cast::placed(&world, &text)?,
         None => cast::policy(&world)?,
     };
-    let interrupted = Interrupt::on(signals, &world);
+    let interrupted = Interrupt::on(&world)?;
     let _azure = world.azure()?;
     let mut agent = world.agent().config(&config).start()?;
     let cast = Cast::of(&world);

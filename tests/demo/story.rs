@@ -1,6 +1,6 @@
 //! The story, in order. Each step says what happens, looks, and is judged.
 
-use crate::interrupt::{self, Interrupt};
+use crate::interrupt::Interrupt;
 use crate::stage::Stage;
 use anyhow::{Context, Result, bail, ensure};
 use imds_guard_tests::cast::{ARM, BILLING_CLIENT_ID, ISSUER, POLICY, STORAGE, VAULT, token_of};
@@ -19,9 +19,8 @@ const MAPPED_AUTHORITY: (&str, &str) = (
 /// Tell it.
 pub(crate) fn tell() -> Result<ExitCode> {
     let begun = Instant::now();
-    let signals = interrupt::hold()?;
     let world = World::new("demo")?;
-    let mut stage = Stage::new(&world, Interrupt::on(signals, &world))?;
+    let mut stage = Stage::new(&world, Interrupt::on(&world)?)?;
     prologue(&stage)?;
     without(&mut stage);
     if start(&mut stage).is_none() {
