@@ -58,6 +58,8 @@ pub struct Attested {
     pub pidfd: PidFd,
     /// Its `/proc` directory.
     pub dir: ProcessDir,
+    /// Its supplementary groups; none where they could not be read.
+    groups: Option<Vec<u32>>,
     /// Name of the parent at attestation: a hint for the audit record, not evidence.
     pub parent_comm: Option<String>,
     /// The caller's cgroup, as a path below the hierarchy's root, for the audit record.
@@ -155,7 +157,8 @@ impl Attestor {
         Ok(attested)
     }
 
-    /// Whether the process still is what its record says, its executable included. Reads `/proc`.
+    /// Whether the process still is what its record says and what was attested, executable and supplementary groups
+    /// included. Reads `/proc`.
     ///
     /// # Errors
     /// What has changed.
@@ -164,6 +167,9 @@ impl Attestor {
         process::unchanged(record, &attested.pidfd, &attested.dir, &mut self.cgroups)?;
         if executable::is_recorded(&attested.dir, record).map(|exe| exe.is_some()) != Ok(true) {
             return Err(AttestError::Changed(record.tgid, "executable"));
+        }
+        if unix::groups_of(&attested.dir.read("status")) != attested.groups {
+            return Err(AttestError::Changed(record.tgid, "supplementary groups"));
         }
         Ok(())
     }
@@ -253,6 +259,7 @@ impl Attestor {
         }
         Ok(Attested {
             selectors,
+            groups: unix::groups_of(&status),
             pidfd,
             dir,
             parent_comm,

@@ -31,6 +31,8 @@ pub enum Manner {
     Keeps,
     /// Closes each connection behind its answer, without a word about it before.
     Closes,
+    /// Answers after so long.
+    Late(Duration),
     /// Takes requests and answers none.
     Silent,
     /// Answers each request with a body of this many bytes.
@@ -107,6 +109,10 @@ impl FakeAzure {
                 }
                 Manner::Sized(size) => reply(stream, "200 OK", &"x".repeat(size))?,
                 Manner::Redirects => reply(stream, REDIRECT, "")?,
+                Manner::Late(after) => {
+                    std::thread::sleep(after);
+                    reply(stream, status, &body)?;
+                }
                 Manner::Keeps | Manner::Closes => reply(stream, status, &body)?,
             }
             if manner == Manner::Closes {

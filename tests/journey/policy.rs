@@ -1,7 +1,7 @@
 //! Policy's features where they matter: at a live agent, asked by real processes.
 
 use super::{LOCATION, TOKEN, ask, config, get, minted, record_of, refused, world};
-use imds_guard_tests::{AZURE_IMDS, World};
+use imds_guard_tests::{AZURE_IMDS, Manner, World};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -260,6 +260,50 @@ fn run(world: &World, program: &Path, uid: u32, script: &str) -> String {
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{errors}");
     String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+#[ignore = "kernel: cargo xtask test kernel"]
+fn an_answer_that_was_fetched_meanwhile_is_not_the_successors() {
+    let world = world("successor");
+    let azure = world.azure().unwrap();
+    let python = python();
+    let copy = world.directory().join("bin/python-copy");
+    std::fs::copy(&python, &copy).unwrap();
+    let rules = format!(
+        r#"
+[[workload]]
+name = "by-path"
+selectors = ["unix:uid:1000", "unix:path:{}"]
+[[workload.allow]]
+read = ["azure:/metadata/instance/**"]
+"#,
+        python.display()
+    );
+    let _agent = world
+        .agent()
+        .config(&config("enforce", &rules))
+        .start()
+        .unwrap();
+    azure.behave(Manner::Late(Duration::from_millis(700)));
+    let script = |successor: &Path| {
+        format!(
+            r#"
+import os, socket
+s = socket.create_connection(("169.254.169.254", 80))
+s.sendall(b"{request}")
+os.set_inheritable(s.fileno(), True)
+read = "import socket, sys; print(socket.socket(fileno=int(sys.argv[1])).recv(65536)[9:12].decode())"
+import time; time.sleep(0.2)
+os.execv("{successor}", ["{successor}", "-c", read, str(s.fileno())])
+"#,
+            request = get(LOCATION).replace("\r\n", "\\r\\n"),
+            successor = successor.display(),
+        )
+    };
+    assert_eq!(run(&world, &python, 1000, &script(&python)), "200\n");
+    assert_eq!(run(&world, &python, 1000, &script(&copy)), "403\n");
+    assert_eq!(azure.received().len(), 2, "asked for both times");
 }
 
 fn python() -> PathBuf {

@@ -24,7 +24,7 @@ pub struct Permit {
     pub(crate) grant: Grant,
     pub(crate) limit: Option<Limit>,
     pub(crate) selectors: Arc<[Arc<str>]>,
-    pub(crate) rests_on_executable: bool,
+    pub(crate) needs_recheck: bool,
     pub(crate) would_deny: Option<Denial>,
 }
 
@@ -49,10 +49,10 @@ impl Permit {
     pub fn limit(&self) -> Option<Limit> {
         self.limit
     }
-    /// Whether a selector that rests on the executable (`unix:path`, `unix:sha256`) was needed: then the caller must
-    /// still run it at each request.
-    pub fn rests_on_executable(&self) -> bool {
-        self.rests_on_executable
+    /// Whether a selector was needed that may end without a change of what the kernel tells of a process cheaply: of the
+    /// executable (`unix:path`, `unix:sha256`) or of supplementary groups. Then the guard looks again at each request.
+    pub fn needs_recheck(&self) -> bool {
+        self.needs_recheck
     }
     /// In audit mode (of the endpoint, or of one deny rule): the denial that enforce mode would give.
     pub fn would_deny(&self) -> Option<&Denial> {

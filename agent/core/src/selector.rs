@@ -139,6 +139,15 @@ impl Key {
         matches!(self, Self::UnixPath | Self::UnixSha256)
     }
 
+    /// Whether it may cease to hold while ids and cgroup of the process stay: the executable's, and supplementary groups.
+    pub fn needs_recheck(self) -> bool {
+        let groups = matches!(
+            self,
+            Self::UnixSupplementaryGid | Self::UnixSupplementaryGroup
+        );
+        groups || self.rests_on_executable()
+    }
+
     /// Whether its values are paths, so that whole-segment globs mean something.
     pub fn is_path(self) -> bool {
         matches!(self, Self::UnixPath | Self::CgroupPath)

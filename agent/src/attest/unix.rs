@@ -54,11 +54,7 @@ fn named(out: &mut Selectors, key: Key, name: Result<std::sync::Arc<str>, String
 }
 
 fn supplementary(status: &Result<Vec<u8>, Errno>, accounts: &mut Accounts, out: &mut Selectors) {
-    let groups = match status {
-        Ok(status) => groups(&String::from_utf8_lossy(status)),
-        Err(_) => None,
-    };
-    let Some(groups) = groups else {
+    let Some(groups) = groups_of(status) else {
         for key in [Key::UnixSupplementaryGid, Key::UnixSupplementaryGroup] {
             out.unavailable(key, "/proc/PID/status could not be read");
         }
@@ -68,6 +64,11 @@ fn supplementary(status: &Result<Vec<u8>, Errno>, accounts: &mut Accounts, out: 
         out.found(Key::UnixSupplementaryGid, gid.to_string());
         named(out, Key::UnixSupplementaryGroup, accounts.group(gid));
     }
+}
+
+/// The supplementary groups in `status`.
+pub(super) fn groups_of(status: &Result<Vec<u8>, Errno>) -> Option<Vec<u32>> {
+    groups(&String::from_utf8_lossy(status.as_ref().ok()?))
 }
 
 fn groups(status: &str) -> Option<Vec<u32>> {

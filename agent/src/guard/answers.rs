@@ -131,7 +131,7 @@ impl Answers {
             Decision::Allow(permit) => permit,
             Decision::Deny(denial) => return Err(Refusal::Denied(denial.reason)),
         };
-        if permit.rests_on_executable() {
+        if permit.needs_recheck() {
             self.attestor.recheck(record).map_err(|e| reason(&e))?;
         }
         Ok(permit)

@@ -63,7 +63,7 @@ async fn judged(
     still_there(on, &session).await?;
     let permit = permitted(on, &session, &policy, &call)?;
     record.permit = Some(permit.clone());
-    if permit.rests_on_executable() {
+    if permit.needs_recheck() {
         recheck(on).await?;
     }
     on.proxy.rates.take(&permit).map_err(Failure::Throttled)?;
@@ -86,7 +86,7 @@ async fn still_there(on: &Connection, session: &Session) -> Result<(), Failure> 
     }
 }
 
-/// Asks the guard whether the process is still what its record says, its executable included.
+/// Asks the guard whether the process is still what its record says, its executable and its groups included.
 async fn recheck(on: &Connection) -> Result<(), Failure> {
     on.proxy
         .seam
@@ -121,16 +121,16 @@ async fn still_permitted(
     call: &Call,
     permit: &Permit,
 ) -> Result<(), Failure> {
-    let mut rests_on_executable = permit.rests_on_executable();
+    let mut needs_recheck = permit.needs_recheck();
     let current = on.proxy.policy();
     if current.epoch != asked_under.epoch {
         let again = permitted(on, session, &current, call)?;
         if again.grant() != permit.grant() {
             return Err(Failure::Superseded);
         }
-        rests_on_executable |= again.rests_on_executable();
+        needs_recheck |= again.needs_recheck();
     }
-    if rests_on_executable {
+    if needs_recheck {
         recheck(on).await?;
     }
     Ok(())

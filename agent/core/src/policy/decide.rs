@@ -109,13 +109,13 @@ impl PolicySet {
                 grant,
                 limit: found.allow.limit,
                 selectors: matched.selectors.clone(),
-                rests_on_executable: matched.rests_on_executable || denies.spared_by_executable,
+                needs_recheck: matched.needs_recheck || denies.spared_by_recheck,
                 would_deny,
             }),
             Granted::Refusal(reason, passes) => {
                 let refusal = denial(reason, None, caller);
                 if mode < Mode::Enforce && passes {
-                    let spared = denies.spared_by_executable;
+                    let spared = denies.spared_by_recheck;
                     return Decision::Allow(self.let_through(caller, refusal, spared));
                 }
                 Decision::Deny(refusal)
@@ -123,7 +123,7 @@ impl PolicySet {
         }
     }
 
-    fn let_through(&self, caller: &Workload, refusal: Denial, rests_on_executable: bool) -> Permit {
+    fn let_through(&self, caller: &Workload, refusal: Denial, needs_recheck: bool) -> Permit {
         let first = caller.matched.first();
         Permit {
             workload: first.map_or_else(|| self.nobody.clone(), |m| m.name.clone()),
@@ -131,7 +131,7 @@ impl PolicySet {
             grant: Grant::Forward { identity: None },
             limit: None,
             selectors: first.map_or_else(|| Arc::from([]), |m| m.selectors.clone()),
-            rests_on_executable,
+            needs_recheck,
             would_deny: Some(refusal),
         }
     }
@@ -350,7 +350,7 @@ impl About {
 struct Denies<'a> {
     enforced: Option<&'a DenyRule>,
     audited: Option<&'a DenyRule>,
-    spared_by_executable: bool,
+    spared_by_recheck: bool,
 }
 
 impl<'a> Denies<'a> {
@@ -360,7 +360,7 @@ impl<'a> Denies<'a> {
             return;
         }
         if let Some(sparing) = rule.spares(caller) {
-            self.spared_by_executable |= sparing.rests_on_executable && !rule.audit;
+            self.spared_by_recheck |= sparing.needs_recheck && !rule.audit;
             return;
         }
         let place = if rule.audit {
@@ -384,7 +384,7 @@ impl DenyRule {
             .matched
             .iter()
             .filter(|m| self.except.binary_search(&m.workload).is_ok());
-        spared.min_by_key(|m| m.rests_on_executable)
+        spared.min_by_key(|m| m.needs_recheck)
     }
 }
 

@@ -26,7 +26,7 @@ pub(crate) struct Matched {
     pub(crate) workload: u32,
     pub(crate) name: Arc<str>,
     pub(crate) selectors: Arc<[Arc<str>]>,
-    pub(crate) rests_on_executable: bool,
+    pub(crate) needs_recheck: bool,
     /// The `sub` claims of its templates, by identity.
     pub(crate) subjects: Subjects,
 }
@@ -143,7 +143,7 @@ impl PolicySet {
             workload: alternative.owner,
             name: rules.name.clone(),
             selectors: alternative.texts.clone(),
-            rests_on_executable: alternative.rests_on_executable,
+            needs_recheck: alternative.needs_recheck,
             subjects: self.subjects(alternative, bound),
         };
         let same = caller
@@ -155,7 +155,7 @@ impl PolicySet {
             None => caller.matched.push(matched),
             // Of two alternatives the one that asks less of the process later, then the one that reads first.
             Some(old) => {
-                let rank = |m: &Matched| (m.rests_on_executable, m.selectors.clone());
+                let rank = |m: &Matched| (m.needs_recheck, m.selectors.clone());
                 if rank(&matched) < rank(old) {
                     *old = matched;
                 }

@@ -59,7 +59,7 @@ pub(crate) struct Alternative {
     pub(crate) owner: u32,
     pub(crate) patterns: Vec<SelectorPattern>,
     pub(crate) texts: Arc<[Arc<str>]>,
-    pub(crate) rests_on_executable: bool,
+    pub(crate) needs_recheck: bool,
 }
 
 #[derive(Debug)]

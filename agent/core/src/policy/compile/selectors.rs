@@ -76,7 +76,7 @@ impl Compiling {
         let texts: Vec<Arc<str>> = patterns.iter().map(|p| p.text.clone()).collect();
         Some(Alternative {
             owner: 0,
-            rests_on_executable: patterns.iter().any(|p| p.key.rests_on_executable()),
+            needs_recheck: patterns.iter().any(|p| p.key.needs_recheck()),
             texts: texts.into(),
             patterns,
         })
