@@ -69,7 +69,7 @@ identity = "real"
 read = ["azure:/metadata/**"]
 "#;
 
-/// `[endpoints]` goes before the tables of [`COMMON`] as well as behind them.
+/// The whole file: Azure's endpoint in `mode`, [`COMMON`], and these rules.
 fn config(mode: &str, rules: &str) -> String {
     format!("[endpoints]\nazure-imds = \"{mode}\"\n{COMMON}{rules}")
 }
@@ -84,7 +84,7 @@ fn ask(caller: &mut Caller, head: &str) -> Response {
     caller.response().unwrap()
 }
 
-/// The claims of an access token in an answer; what signed it is looked at elsewhere.
+/// Whether the token in an answer is one of ours (a JWT) and not the real service's; its signature is checked elsewhere.
 fn minted(answer: &Response) -> bool {
     assert_eq!(answer.status, 200, "{}", answer.text());
     let token = answer.json().unwrap()["access_token"].clone();

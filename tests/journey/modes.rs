@@ -51,7 +51,7 @@ fn observe_leaves_the_connection_alone_and_records_who_made_it() {
     let record = record_of(&agent, caller.pid(), 1);
     assert_eq!(record["event"], "observed", "{record}");
     assert_eq!(record["mode"], "observe");
-    assert_eq!(record["to"], AZURE_IMDS);
+    assert_eq!(record["caller"]["endpoint"], AZURE_IMDS);
     assert_eq!(record["caller"]["uid"], 1001);
     assert_eq!(record["caller"]["gid"], 3001);
     assert_eq!(record["caller"]["comm"], "probe");
