@@ -7,7 +7,7 @@
 
 use imds_guard_core::decision::{Decision, DenyReason, Grant};
 use imds_guard_core::policy::{Mode, PolicySet, Source, compile};
-use imds_guard_core::request::{CredentialAsk, Request};
+use imds_guard_core::request::{AzureIdentity, CredentialAsk, Request};
 use imds_guard_core::selector::{Key, Selectors};
 
 fn policy(text: &str) -> PolicySet {
@@ -179,4 +179,133 @@ fn one_workload_that_gives_two_subjects_gives_none() {
         policy.decide(&caller, &read, 0),
         Decision::Allow(_)
     ));
+}
+
+/// A deny takes what a failed attestor hides for present: breaking an attestor never frees anyone of a deny.
+#[test]
+fn a_selective_deny_holds_where_its_evidence_is_unavailable() {
+    let policy = policy(
+        r#"
+        [identity.any]
+        cloud = "azure"
+        source = "forward"
+        [[workload]]
+        name = "web"
+        selectors = ["unix:uid:1"]
+        [[workload.allow]]
+        token = { cloud = "azure", resource = ["https://vault.azure.net"] }
+        identity = "any"
+        [[deny]]
+        token = { cloud = "azure", resource = ["https://vault.azure.net"] }
+        selectors = ["systemd:id:x.service", "cgroup:path:/s/**"]
+        "#,
+    );
+    let allowed = |has: &str, hidden: &[Key]| {
+        let mut caller = Selectors::parse(&format!("unix:uid:1 {has}")).unwrap();
+        for key in hidden {
+            caller.unavailable(*key, "the attestor failed");
+        }
+        let caller = policy.identify(&caller);
+        let decision = policy.decide(&caller, &token("https://vault.azure.net"), 0);
+        matches!(decision, Decision::Allow(_))
+    };
+    assert!(allowed("", &[]));
+    assert!(allowed("systemd:id:x.service cgroup:path:/other", &[]));
+    assert!(!allowed("systemd:id:x.service cgroup:path:/s/t", &[]));
+    assert!(!allowed("cgroup:path:/s/t", &[Key::SystemdId]));
+    assert!(!allowed("systemd:id:x.service", &[Key::CgroupPath]));
+    assert!(!allowed("", &[Key::SystemdId, Key::CgroupPath]));
+    // What is known and speaks against the deny still does.
+    assert!(allowed("cgroup:path:/other", &[Key::SystemdId]));
+}
+
+/// In audit mode a rule that mints is still enforced: what it refuses is not forwarded instead, under whatever identity the
+/// machine has. The same rule with a forwarded identity lets pass and says so.
+#[test]
+fn what_a_minting_rule_refuses_is_not_forwarded_in_audit_mode() {
+    let text = r#"
+        [host]
+        trust_domain = "example.org"
+        [issuer]
+        url = "http://127.0.0.1:8787"
+        [identity.a]
+        cloud = "azure"
+        source = "mint"
+        client_id = "11111111-2222-3333-4444-555555555555"
+        subject = "spiffe://{trust_domain}/host/{host}/a/{workload}"
+        [identity.b]
+        cloud = "azure"
+        source = "mint"
+        client_id = "99999999-2222-3333-4444-555555555555"
+        subject = "spiffe://{trust_domain}/host/{host}/b/{workload}"
+        [[workload]]
+        name = "one"
+        selectors = ["unix:uid:1"]
+        [[workload.allow]]
+        token = { cloud = "azure", resource = ["https://vault.azure.net"] }
+        identity = "a"
+        [[workload]]
+        name = "other"
+        selectors = ["unix:gid:2"]
+        [[workload.allow]]
+        token = { cloud = "azure", resource = ["https://vault.azure.net"] }
+        identity = "b"
+    "#;
+    let forwards = text
+        .replace("source = \"mint\"", "source = \"forward\"")
+        .replace("subject = ", "# ");
+    let other = Request::Credential(CredentialAsk::AzureToken {
+        resource: "https://vault.azure.net".into(),
+        selector: Some(AzureIdentity::ClientId("someone else".into())),
+    });
+    for (caller, request, why) in [
+        ("unix:uid:1", &other, DenyReason::OtherIdentity),
+        (
+            "unix:uid:1 unix:gid:2",
+            &token("https://vault.azure.net"),
+            DenyReason::AmbiguousWorkload,
+        ),
+    ] {
+        let decide = |text: &str| {
+            let policy = policy(text);
+            let caller = policy.identify(&Selectors::parse(caller).unwrap());
+            policy.decide_at(Mode::Audit, &caller, request, 0)
+        };
+        match decide(text) {
+            Decision::Deny(denial) => assert_eq!(denial.reason, why),
+            Decision::Allow(permit) => panic!("{caller}: {permit:?}"),
+        }
+        match decide(&forwards) {
+            Decision::Deny(denial) => panic!("{caller}: {denial:?}"),
+            Decision::Allow(permit) => {
+                assert_eq!(permit.grant(), &Grant::Forward { identity: None });
+                assert_eq!(permit.would_deny().map(|denial| denial.reason), Some(why));
+            }
+        }
+    }
+}
+
+/// Reading a parent shows all that is below it: a grant of the parent's own name alone isn't a grant of that.
+#[test]
+fn an_exact_grant_does_not_cover_a_recursive_read() {
+    let policy = policy(
+        r#"
+        [[workload]]
+        name = "web"
+        selectors = ["unix:uid:1"]
+        [[workload.allow]]
+        read = ["azure:/metadata/instance/compute"]
+        "#,
+    );
+    let caller = policy.identify(&Selectors::parse("unix:uid:1").unwrap());
+    let allowed = |subtree| {
+        let read = Request::Read {
+            cloud: imds_guard_core::request::Cloud::Azure,
+            path: "/metadata/instance/compute".into(),
+            subtree,
+        };
+        matches!(policy.decide(&caller, &read, 0), Decision::Allow(_))
+    };
+    assert!(allowed(false));
+    assert!(!allowed(true));
 }

@@ -494,3 +494,110 @@ async fn nothing_that_holds_a_token_shows_it_to_a_debugger_of_logs() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_caller_that_ends_while_its_token_is_fetched_gets_none() {
+    for ends in [false, true] {
+        on(async |host| {
+            let mut process = std::process::Command::new("sleep")
+                .arg("60")
+                .spawn()
+                .unwrap();
+            host.guard.pid.store(process.id(), SeqCst);
+            host.record(Some(CallerRecord {
+                tgid: process.id(),
+                ..ourselves()
+            }));
+            let mut caller = host.connect().await;
+            caller
+                .ask("/metadata/instance?api-version=2021-02-01")
+                .await;
+            *host.guard.slow.lock().unwrap() = Duration::from_millis(300);
+            caller.send(&get(TOKEN_TARGET)).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            if ends {
+                process.kill().unwrap();
+                process.wait().unwrap();
+            }
+            let answered = caller.answer().await;
+            assert_eq!(host.guard.signs.load(SeqCst), 1, "it was signed");
+            assert_eq!(
+                answered.status,
+                if ends { 403 } else { 200 },
+                "{}",
+                answered.body
+            );
+            assert_eq!(answered.body.contains("canary"), !ends);
+            if !ends {
+                process.kill().unwrap();
+                process.wait().unwrap();
+            }
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn an_attestation_of_another_process_is_nobodys() {
+    on(async |host| {
+        host.record(Some(CallerRecord {
+            start_boottime: 43,
+            ..ourselves()
+        }));
+        let answered = host.connect().await.ask(TOKEN_TARGET).await;
+        assert_eq!(answered.status, 500, "{}", answered.body);
+        assert_eq!(host.guard.signs.load(SeqCst), 0);
+        host.record(Some(ourselves()));
+        assert_eq!(host.connect().await.ask(TOKEN_TARGET).await.status, 200);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn while_records_cannot_be_written_no_credential_is_given_and_reads_go_on() {
+    let local = tokio::task::LocalSet::new();
+    let test = async {
+        let full = std::fs::File::options()
+            .write(true)
+            .open("/dev/full")
+            .unwrap();
+        let host = Host::start_audited(POLICY, 64, full).await;
+        let mut caller = host.connect().await;
+        let read = "/metadata/instance?api-version=2021-02-01";
+        assert_eq!(caller.ask(read).await.status, 200);
+        host.proxy.sink.flush();
+        let refused = caller.ask(TOKEN_TARGET).await;
+        assert_eq!(refused.status, 500, "{}", refused.body);
+        assert_eq!(host.guard.signs.load(SeqCst), 0);
+        assert_eq!(caller.ask(read).await.status, 200);
+    };
+    local.run_until(test).await;
+}
+
+/// Without us, an ungranted request from another network namespace would go out there, or nowhere. With us it must not
+/// go out here.
+#[tokio::test]
+async fn audit_mode_forwards_nothing_for_another_network_namespace() {
+    let policy = POLICY.replace(
+        "[issuer]",
+        "[endpoints]\nazure-imds = \"audit\"\n\n[issuer]",
+    );
+    with(&policy, 64, async |host| {
+        let ungranted = TOKEN_TARGET.replace("vault", "management");
+        // From here it would be forwarded: the host of these tests lets no socket be marked.
+        assert_eq!(host.connect().await.ask(&ungranted).await.status, 500);
+        host.record(Some(CallerRecord {
+            netns_cookie: 5,
+            ..ourselves()
+        }));
+        let answered = host.connect().await.ask(&ungranted).await;
+        assert_eq!(answered.status, 404, "{}", answered.body);
+        assert_eq!(
+            host.connect().await.ask(TOKEN_TARGET).await.status,
+            200,
+            "what is granted is given wherever the caller is"
+        );
+        assert_eq!(host.audit()[1]["would_deny"]["reason"], "no_rule");
+    })
+    .await;
+}

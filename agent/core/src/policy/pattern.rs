@@ -399,6 +399,34 @@ mod tests {
         assert!(pattern("/").covers("/", false) && pattern("/**").covers("/x", true));
     }
 
+    proptest::proptest! {
+        // `explain` asks the pattern, the decision asks the index.
+        #[test]
+        fn the_index_finds_what_the_pattern_says(
+            patterns in proptest::collection::vec("(/(a|b|\\*)){0,3}(/\\*\\*)?", 1..6),
+            path in "(/(a|b|c)){0,4}",
+            subtree in proptest::prelude::any::<bool>(),
+        ) {
+            let patterns: Vec<_> = patterns
+                .iter()
+                .map(|text| PathPattern::parse(if text.is_empty() { "/" } else { text }).unwrap())
+                .collect();
+            let mut trie = Trie::default();
+            for (id, pattern) in (0..).zip(&patterns) {
+                trie.insert(pattern, id);
+            }
+            let sorted = |mut ids: Vec<u32>| { ids.sort_unstable(); ids };
+            let (mut covering, mut touching) = (vec![], vec![]);
+            trie.covering(&path, subtree, &mut |id| covering.push(id));
+            trie.touching(&path, subtree, &mut |id| touching.push(id));
+            let these = |holds: &dyn Fn(&PathPattern) -> bool| -> Vec<u32> {
+                (0..).zip(&patterns).filter(|(_, p)| holds(p)).map(|(id, _)| id).collect()
+            };
+            proptest::prop_assert_eq!(sorted(covering), these(&|p| p.covers(&path, subtree)));
+            proptest::prop_assert_eq!(sorted(touching), these(&|p| p.touches(&path, subtree)));
+        }
+    }
+
     #[test]
     fn only_the_canonical_spelling_is_taken() {
         for bad in [

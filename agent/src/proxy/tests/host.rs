@@ -94,6 +94,8 @@ pub(super) struct Guard {
     pub(super) slow: Mutex<Duration>,
     /// Whether the caller runs something else by the time that a token is signed for it.
     pub(super) execs_after_sign: AtomicBool,
+    /// The process that it finds on every socket.
+    pub(super) pid: AtomicU32,
     /// The selectors that it attests for whoever connects next, as the command line writes them.
     pub(super) attested: Mutex<&'static str>,
     start: u64,
@@ -129,13 +131,13 @@ impl Guard {
                 let attested = Attested {
                     id,
                     process: Process {
-                        tgid: std::process::id(),
+                        tgid: self.pid.load(SeqCst),
                         start_ns: self.start,
                     },
                     selectors,
                     fds: vec![AttestedFd::Pidfd],
                 };
-                let pidfd = PidFd::open(std::process::id()).unwrap();
+                let pidfd = PidFd::open(self.pid.load(SeqCst)).unwrap();
                 (Answer::Attested(attested), vec![pidfd])
             }
             (Ask::Recheck { .. }, _)
@@ -228,6 +230,11 @@ pub(super) struct Host {
 impl Host {
     /// Starts one, with these many connections at once. Needs a `LocalSet`.
     pub(super) async fn start(text: &str, most: usize) -> Self {
+        Self::start_audited(text, most, tempfile::tempfile().unwrap()).await
+    }
+
+    /// The same, with this audit file.
+    pub(super) async fn start_audited(text: &str, most: usize, audit: std::fs::File) -> Self {
         let (ours, theirs) = socketpair(
             AddressFamily::Unix,
             SockType::SeqPacket,
@@ -243,13 +250,13 @@ impl Host {
             refuse: Mutex::new(None),
             slow: Mutex::new(Duration::ZERO),
             execs_after_sign: AtomicBool::new(false),
+            pid: AtomicU32::new(std::process::id()),
             attested: Mutex::new("unix:user:billing"),
             start: ourselves().start_boottime,
             exp: Mutex::new(3600),
         });
         let working = Arc::clone(&guard);
         std::thread::spawn(move || working.work());
-        let audit = tempfile::tempfile().unwrap();
         let (pushed, memfd) = policy(1, text);
         let policy = Policy::receive(&pushed, vec![memfd], 0).unwrap();
         let kernel = Rc::new(Recorded(RefCell::new(Some(ourselves()))));
