@@ -517,7 +517,6 @@ async fn a_caller_that_ends_while_its_token_is_fetched_gets_none() {
             tokio::time::sleep(Duration::from_millis(100)).await;
             if ends {
                 process.kill().unwrap();
-                process.wait().unwrap();
             }
             let answered = caller.answer().await;
             assert_eq!(host.guard.signs.load(SeqCst), 1, "it was signed");
@@ -528,10 +527,8 @@ async fn a_caller_that_ends_while_its_token_is_fetched_gets_none() {
                 answered.body
             );
             assert_eq!(answered.body.contains("canary"), !ends);
-            if !ends {
-                process.kill().unwrap();
-                process.wait().unwrap();
-            }
+            process.kill().unwrap();
+            process.wait().unwrap();
         })
         .await;
     }
@@ -598,6 +595,20 @@ async fn audit_mode_forwards_nothing_for_another_network_namespace() {
             "what is granted is given wherever the caller is"
         );
         assert_eq!(host.audit()[1]["would_deny"]["reason"], "no_rule");
+    })
+    .await;
+}
+
+/// The guard decides by its own policy: where that is ahead of ours, what it signs is not what our caller was granted.
+#[tokio::test]
+async fn a_token_for_another_audience_is_not_given() {
+    on(async |host| {
+        host.guard.signs_for_another.store(true, SeqCst);
+        let answered = host.connect().await.ask(TOKEN_TARGET).await;
+        assert_eq!(answered.status, 500, "{}", answered.body);
+        assert!(!answered.body.contains("canary"));
+        host.guard.signs_for_another.store(false, SeqCst);
+        assert_eq!(host.connect().await.ask(TOKEN_TARGET).await.status, 200);
     })
     .await;
 }

@@ -94,6 +94,8 @@ pub(super) struct Guard {
     pub(super) slow: Mutex<Duration>,
     /// Whether the caller runs something else by the time that a token is signed for it.
     pub(super) execs_after_sign: AtomicBool,
+    /// Whether it signs for another audience than the rule's.
+    pub(super) signs_for_another: AtomicBool,
     /// The process that it finds on every socket.
     pub(super) pid: AtomicU32,
     /// The selectors that it attests for whoever connects next, as the command line writes them.
@@ -154,7 +156,9 @@ impl Guard {
                 let resource = format!("{:?}", ask.request());
                 let audience = ["https://vault.azure.net", "https://limited.example"]
                     .into_iter()
-                    .find(|audience| resource.contains(audience))
+                    .find(|audience| {
+                        resource.contains(audience) != self.signs_for_another.load(SeqCst)
+                    })
                     .unwrap();
                 let signed = Signed {
                     id,
@@ -250,6 +254,7 @@ impl Host {
             refuse: Mutex::new(None),
             slow: Mutex::new(Duration::ZERO),
             execs_after_sign: AtomicBool::new(false),
+            signs_for_another: AtomicBool::new(false),
             pid: AtomicU32::new(std::process::id()),
             attested: Mutex::new("unix:user:billing"),
             start: ourselves().start_boottime,
