@@ -149,6 +149,8 @@ fn a_mode_changes_by_sighup_both_ways_and_a_kept_connection_follows() {
     assert_eq!(nobody.get(LOCATION).unwrap().status, 200);
     assert_eq!(ask(&mut kept, &get(LOCATION)).status, 200);
     reload(&world, &agent, &config("observe", FORWARDS), 3);
+    // Steered already, so it can't be left alone any more; it is let through instead.
+    assert_eq!(ask(&mut kept, &get(LOCATION)).status, 200);
     let mut untouched = nobody.connect(AZURE_IMDS).unwrap();
     assert_eq!(ask(&mut untouched, UNTOUCHED).status, 200);
     let received = azure.received().pop().unwrap();
