@@ -34,6 +34,8 @@ fn connected(name: &OsStr) -> io::Result<UnixDatagram> {
     };
     let socket = UnixDatagram::unbound()?;
     socket.connect_addr(&address)?;
+    // Callers don't wait for a manager that doesn't read.
+    socket.set_nonblocking(true)?;
     Ok(socket)
 }
 

@@ -1,0 +1,68 @@
+//! A reload: all of the new configuration, or nothing of it. Must never leave the guard without a policy, and never let a
+//! proxy go on by the old one once the new one is in force.
+
+use sd_notify::NotifyState;
+
+use super::Guard;
+use crate::guard::notify::notify;
+use crate::guard::policy::Policy;
+use crate::guard::{GuardError, now};
+use crate::issuer::Issuer;
+
+impl Guard {
+    /// A new policy, or none: whatever is wrong with the files, the last good policy stays.
+    pub(super) fn reload(&mut self) {
+        notify(&[
+            NotifyState::Reloading,
+            NotifyState::monotonic_usec_now().unwrap_or(NotifyState::MonotonicUsec(0)),
+        ]);
+        match Policy::load(&self.options.config, self.answers.policy.epoch + 1) {
+            Ok(policy) => self.adopt(policy),
+            Err(error) => tracing::error!(
+                "the reload is refused, the policy of epoch {} stays in force:\n{error}",
+                self.answers.policy.epoch
+            ),
+        }
+        notify(&[NotifyState::Ready]);
+    }
+
+    fn adopt(&mut self, policy: Policy) {
+        if let Err(error) = self.adopt_settings(&policy) {
+            tracing::error!(
+                "the reload is refused, the policy of epoch {} stays in force: {error}",
+                self.answers.policy.epoch
+            );
+            return;
+        }
+        self.answers.attestor.wants_hash(policy.wants_hash);
+        tracing::info!(epoch = policy.epoch, digest = %policy.digest, "policy reloaded");
+        self.answers.policy = policy;
+        if self.seam.is_some()
+            && let Err(why) = self.push_policy()
+        {
+            // It must not go on by the old policy.
+            self.close_seam(&why);
+        }
+    }
+
+    fn adopt_settings(&mut self, policy: &Policy) -> Result<(), GuardError> {
+        let (old, new) = (&self.answers.policy.settings, &policy.settings);
+        let listen =
+            |s: &imds_guard_core::policy::Settings| s.issuer.as_ref().and_then(|i| i.listen);
+        if listen(old) != listen(new) {
+            tracing::warn!("[issuer] listen has changed: it takes effect at the next start");
+        }
+        if let (None, Some(issuer)) = (&self.answers.issuer, &new.issuer) {
+            let opened = Issuer::open(issuer, &self.options.state_dir, now())?;
+            self.answers.issuer = Some(opened);
+        }
+        self.answers
+            .interceptor
+            .set_endpoints(&policy.endpoints())?;
+        match (&mut self.answers.issuer, &new.issuer) {
+            (Some(issuer), Some(settings)) => issuer.configure(settings),
+            (issuer, _) => *issuer = None,
+        }
+        Ok(())
+    }
+}
