@@ -1,5 +1,7 @@
 //! The real binary as an operator meets it, without interception and without power: exit codes, and one line that says what to do.
 
+mod policy;
+
 use imds_guard_tests::binary;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
