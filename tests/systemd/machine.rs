@@ -13,7 +13,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// What the root file system holds beside a minimal Debian.
-const PACKAGES: &str = "systemd,systemd-sysv,dbus,iproute2,curl,procps";
+const PACKAGES: &str = "systemd,systemd-sysv,dbus,curl";
 
 /// A running machine; dropped, its process 1 is killed, and with it all others.
 pub(crate) struct Machine {
@@ -295,7 +295,8 @@ fn root_file_system() -> Result<PathBuf> {
         .nth(2)
         .context("no target directory")?
         .join(format!("systemd-root/{suite}"));
-    if root.join("made").is_file() {
+    // Written last, so an unfinished tree, or one of other packages, is made anew.
+    if fs::read_to_string(root.join("made")).is_ok_and(|made| made == PACKAGES) {
         return Ok(root.join("tree"));
     }
     say("making a root file system for systemd (about 40 s, once)\n");
@@ -328,7 +329,7 @@ fn root_file_system() -> Result<PathBuf> {
         "mmdebstrap: {}",
         String::from_utf8_lossy(&output.stderr)
     );
-    fs::write(root.join("made"), "")?;
+    fs::write(root.join("made"), PACKAGES)?;
     Ok(root.join("tree"))
 }
 

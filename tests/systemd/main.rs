@@ -63,22 +63,22 @@ struct Status(String);
 
 impl Status {
     fn of(machine: &Machine, unit: &str) -> Self {
-        let pid = machine.main_pid(unit).unwrap();
+        let pid = machine.main_pid(unit).expect("a main process");
         Self(
             machine
                 .must(&["cat", &format!("/proc/{pid}/status")])
-                .unwrap(),
+                .expect("the process lives"),
         )
     }
 
     fn field(&self, name: &str) -> &str {
         let lines = self.0.lines();
         let mut found = lines.filter_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        found.next().unwrap().trim()
+        found.next().expect("a field of that name").trim()
     }
 
     fn set(&self, name: &str) -> u64 {
-        u64::from_str_radix(self.field(name), 16).unwrap()
+        u64::from_str_radix(self.field(name), 16).expect("hexadecimal")
     }
 }
 
@@ -167,8 +167,10 @@ fn a_reload_takes_a_good_policy_and_keeps_the_last_good_one() {
 
 /// `systemctl reload`, and wait for what the guard says of it: systemd 252 doesn't wait for the end of a reload by signal.
 fn reload(machine: &Machine, said: &str) {
-    machine.must(&["systemctl", "reload", GUARD]).unwrap();
-    machine.wait_journal(GUARD, said).unwrap();
+    machine
+        .must(&["systemctl", "reload", GUARD])
+        .expect("accepted");
+    machine.wait_journal(GUARD, said).expect("told");
 }
 
 #[test]
