@@ -612,3 +612,79 @@ async fn a_token_for_another_audience_is_not_given() {
     })
     .await;
 }
+
+/// A grant that is forwarded, at an endpoint on loopback where the real service's place is taken by the test.
+fn forwarding(port: u16) -> String {
+    format!(
+        r#"
+[[endpoint]]
+name = "here"
+cloud = "azure"
+address = ["127.0.0.1:{port}"]
+
+[identity.node]
+cloud = "azure"
+source = "forward"
+client_id = "11111111-2222-3333-4444-555555555555"
+
+[[workload]]
+name = "billing-api"
+selectors = ["unix:user:billing"]
+
+[[workload.allow]]
+token = {{ cloud = "azure", resource = ["https://vault.azure.net"] }}
+identity = "node"
+"#
+    )
+}
+
+#[tokio::test]
+async fn a_forwarded_token_is_of_the_pinned_identity_and_leaves_no_trace() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let service = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = service.local_addr().unwrap().port();
+    with(&forwarding(port), 64, async |host| {
+        host.may_dial();
+        host.record(Some(CallerRecord {
+            address: imds_guard_ebpf::mapped([127, 0, 0, 1]),
+            port,
+            ..ourselves()
+        }));
+        let serve = async {
+            let (mut stream, _) = service.accept().await.unwrap();
+            let mut head = vec![];
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await.unwrap());
+            }
+            let body = format!(r#"{{"access_token":"{TOKEN}"}}"#);
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nSet-Cookie: canary-of-a-cookie\r\nTransfer-Encoding: chunked\r\nX-Trace: canary\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n",
+                body.len()
+            );
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            (String::from_utf8(head).unwrap(), stream)
+        };
+        let ask = async {
+            let mut caller = host.connect().await;
+            let from = |target: &str| {
+                format!("GET {target} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nMetadata: True\r\nUser-Agent: evil\r\nCookie: canary-of-a-caller\r\n\r\n")
+            };
+            // Another identity than the pinned one never gets as far as the service.
+            let other = format!("{TOKEN_TARGET}&client_id=99999999-2222-3333-4444-555555555555");
+            caller.send(from(&other).as_bytes()).await;
+            assert_eq!(caller.answer().await.status, 403);
+            caller.send(from(TOKEN_TARGET).as_bytes()).await;
+            caller.answer().await
+        };
+        let ((sent, _stream), answered) = tokio::join!(serve, ask);
+        assert_eq!(answered.status, 200, "{}", answered.body);
+        assert!(answered.body.contains(TOKEN));
+        assert!(!answered.head.contains("canary"), "{}", answered.head);
+        assert!(answered.head.contains("cache-control: no-store"));
+        assert!(sent.contains("&client_id=11111111-2222-3333-4444-555555555555 "), "{sent}");
+        assert!(!sent.contains("canary") && !sent.contains("evil"), "{sent}");
+        assert_eq!(host.audit().len(), 2);
+        assert!(!host.audit_text().contains("canary"));
+    })
+    .await;
+}

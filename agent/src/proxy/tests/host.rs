@@ -2,7 +2,7 @@
 //! loaded programs (the record is what the test says, at [`Kernel`], the one seam for it) and the guard (a thread that
 //! speaks its part of the seam). What the kernel and the guard really do is tested with them, in `tests/`.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -72,14 +72,17 @@ document = "web"
 
 /// What the test says that the kernel recorded.
 #[derive(Debug)]
-pub(super) struct Recorded(RefCell<Option<CallerRecord>>);
+pub(super) struct Recorded(RefCell<Option<CallerRecord>>, Cell<bool>);
 
 impl Kernel for Recorded {
     fn record(&self, _: BorrowedFd<'_>) -> io::Result<Option<CallerRecord>> {
         Ok(*self.0.borrow())
     }
     fn mark_upstream(&self, _: BorrowedFd<'_>, _: u32) -> io::Result<()> {
-        Err(io::Error::other("no test of the proxy dials anything"))
+        if self.1.get() {
+            return Ok(());
+        }
+        Err(io::Error::other("this test of the proxy dials nothing"))
     }
 }
 
@@ -264,7 +267,7 @@ impl Host {
         std::thread::spawn(move || working.work());
         let (pushed, memfd) = policy(1, text);
         let policy = Policy::receive(&pushed, vec![memfd], 0).unwrap();
-        let kernel = Rc::new(Recorded(RefCell::new(Some(ourselves()))));
+        let kernel = Rc::new(Recorded(RefCell::new(Some(ourselves())), Cell::new(false)));
         let seam = Seam::new(ours).unwrap();
         let proxy = Proxy::new(
             Rc::clone(&kernel) as Rc<dyn Kernel>,
@@ -295,6 +298,11 @@ impl Host {
     /// What the kernel says from now on.
     pub(super) fn record(&self, record: Option<CallerRecord>) {
         *self.kernel.0.borrow_mut() = record;
+    }
+
+    /// Lets the proxy dial the upstream that the record names.
+    pub(super) fn may_dial(&self) {
+        self.kernel.1.set(true);
     }
 
     pub(super) async fn connect(&self) -> Caller {
