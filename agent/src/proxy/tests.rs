@@ -688,3 +688,18 @@ async fn a_forwarded_token_is_of_the_pinned_identity_and_leaves_no_trace() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn under_a_new_policy_a_known_process_is_attested_anew() {
+    on(async |host| {
+        assert_eq!(host.connect().await.ask(TOKEN_TARGET).await.status, 200);
+        assert_eq!(host.connect().await.ask(TOKEN_TARGET).await.status, 200);
+        assert_eq!(host.guard.attests.load(SeqCst), 1);
+        *host.guard.attested.lock().unwrap() = "unix:user:other";
+        host.guard.push(2, POLICY);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(host.connect().await.ask(TOKEN_TARGET).await.status, 403);
+        assert_eq!(host.guard.attests.load(SeqCst), 2);
+    })
+    .await;
+}
