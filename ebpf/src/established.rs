@@ -15,7 +15,9 @@ use aya_ebpf::{
         BPF_SK_STORAGE_GET_F_CREATE, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB,
         BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, bpf_sock_ops,
     },
-    helpers::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_sk_storage_get},
+    helpers::{
+        bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_sk_storage_delete, bpf_sk_storage_get,
+    },
     macros::sock_ops,
     programs::SockOpsContext,
 };
@@ -23,7 +25,7 @@ use imds_guard_ebpf::{AF_INET, CallerRecord, Counter, HandshakeKey};
 
 use crate::{
     globals::proxy_port,
-    maps::{HANDSHAKES, count, records},
+    maps::{HANDSHAKES, OVERFLOW, count, records},
 };
 
 const TCP_CLOSE: u32 = 7;
@@ -118,14 +120,16 @@ fn begin(ctx: &SockOpsContext) {
     }
     count(Counter::HandshakeBegun);
     // SAFETY: non-null map value; this socket's own context.
-    let full = unsafe {
-        HANDSHAKES
-            .insert(key(ctx, End::Local), &*record, 0)
-            .is_err()
-    };
-    if full {
-        count(Counter::HandshakeTableFull);
-        return;
+    unsafe {
+        let key = key(ctx, End::Local);
+        if HANDSHAKES.insert(key, &*record, 0).is_err() {
+            count(Counter::HandshakeTableFull);
+            // Whatever an earlier socket of this port has left: a failed insert must not let it stand for this one.
+            let _gone = HANDSHAKES.remove(key);
+            if OVERFLOW.insert(key, &*record, 0).is_err() {
+                return;
+            }
+        }
     }
     // Without the callback an entry of a connection that never gets established would stay; the flag can't fail here
     // except for a socket that is no full socket, which a connecting one is.
@@ -144,24 +148,54 @@ fn hand_over(ctx: &SockOpsContext) {
         return;
     }
     // SAFETY: own context; the entry is used before it is removed.
-    unsafe {
+    let counter = unsafe {
         let key = key(ctx, End::Remote);
-        let Some(record) = HANDSHAKES.get_ptr(key) else {
-            count(Counter::NoHandshake);
-            return;
-        };
-        let child = bpf_sk_storage_get(
+        if let Some(record) = HANDSHAKES.get_ptr(key) {
+            let stored = store(sk, record);
+            settle(sk, stored, HANDSHAKES.remove(key).is_ok())
+        } else if let Some(record) = OVERFLOW.get_ptr(key) {
+            let stored = store(sk, record);
+            settle(sk, stored, OVERFLOW.remove(key).is_ok())
+        } else {
+            Counter::NoHandshake
+        }
+    };
+    count(counter);
+}
+
+/// Copies an entry into the accepted socket's storage; whether there was room.
+///
+/// # Safety
+/// `sk` is the context's socket, `record` an entry of a table.
+#[inline(always)]
+unsafe fn store(sk: *mut c_void, record: *const CallerRecord) -> bool {
+    // SAFETY: as promised; the helper copies the value.
+    let child = unsafe {
+        bpf_sk_storage_get(
             records(),
             sk,
             record as *mut c_void,
             u64::from(BPF_SK_STORAGE_GET_F_CREATE),
-        );
-        count(if child.is_null() {
-            Counter::NoChildStorage
-        } else {
-            Counter::HandedOver
-        });
-        let _gone = HANDSHAKES.remove(key);
+        )
+    };
+    !child.is_null()
+}
+
+/// A copy counts only if its entry was still there afterwards. If not, the caller's end or an eviction removed it
+/// meanwhile, and its memory may have been given to another caller's entry while it was copied.
+///
+/// # Safety
+/// `sk` is the context's socket.
+#[inline(always)]
+unsafe fn settle(sk: *mut c_void, stored: bool, was_there: bool) -> Counter {
+    match (stored, was_there) {
+        (false, _) => Counter::NoChildStorage,
+        (true, true) => Counter::HandedOver,
+        (true, false) => {
+            // SAFETY: as promised.
+            unsafe { bpf_sk_storage_delete(records(), sk) };
+            Counter::NoHandshake
+        }
     }
 }
 
@@ -174,10 +208,16 @@ fn abandon(ctx: &SockOpsContext) {
     // SAFETY: own context; map values are read only.
     unsafe {
         let key = key(ctx, End::Local);
-        if let Some(record) = HANDSHAKES.get_ptr(key)
-            && (*record).socket_cookie == bpf_get_socket_cookie(ctx.as_ptr())
+        let cookie = bpf_get_socket_cookie(ctx.as_ptr());
+        if let Some(record) = HANDSHAKES.get_ptr(key) {
+            if (*record).socket_cookie == cookie {
+                let _gone = HANDSHAKES.remove(key);
+                count(Counter::HandshakeAbandoned);
+            }
+        } else if let Some(record) = OVERFLOW.get_ptr(key)
+            && (*record).socket_cookie == cookie
         {
-            let _gone = HANDSHAKES.remove(key);
+            let _gone = OVERFLOW.remove(key);
             count(Counter::HandshakeAbandoned);
         }
     }

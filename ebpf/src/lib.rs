@@ -20,6 +20,9 @@ pub mod map {
     pub const UPSTREAM: &str = "UPSTREAM";
     /// Hash: [`HandshakeKey`](super::HandshakeKey) to [`CallerRecord`](super::CallerRecord), for one handshake.
     pub const HANDSHAKES: &str = "HANDSHAKES";
+    /// The same as an LRU, for what finds no room in [`HANDSHAKES`]: handshakes that are never ended fill that, and only
+    /// themselves fall out of this.
+    pub const OVERFLOW: &str = "OVERFLOW";
     /// Hash: [`EndpointKey`](super::EndpointKey) to [`Endpoint`](super::Endpoint).
     pub const ENDPOINTS: &str = "ENDPOINTS";
     /// Array of one `u64`: which [`prefilter_bit`](super::prefilter_bit)s the endpoint table uses.
@@ -29,8 +32,8 @@ pub mod map {
     /// Ring buffer of [`ObserveEvent`](super::ObserveEvent).
     pub const EVENTS: &str = "EVENTS";
     /// All of them: what is pinned.
-    pub const ALL: [&str; 8] = [
-        RECORDS, LISTENERS, UPSTREAM, HANDSHAKES, ENDPOINTS, PREFILTER, COUNTERS, EVENTS,
+    pub const ALL: [&str; 9] = [
+        RECORDS, LISTENERS, UPSTREAM, HANDSHAKES, OVERFLOW, ENDPOINTS, PREFILTER, COUNTERS, EVENTS,
     ];
 }
 
@@ -202,7 +205,8 @@ pub enum Counter {
     NoHandshake = 3,
     /// Handshake entries removed because the connection never got established.
     HandshakeAbandoned = 4,
-    /// Handshake table full: the connection is accepted without a record, thus refused.
+    /// Handshake table full: the entry went into the overflow, from which the oldest unfinished handshake falls out. A
+    /// connection whose entry is lost is accepted without a record, thus refused.
     HandshakeTableFull = 5,
     /// No socket storage for the connecting socket: refused.
     NoStorage = 6,

@@ -6,7 +6,7 @@ use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     btf_maps::SkStorage,
     macros::{btf_map, map},
-    maps::{Array, HashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use imds_guard_ebpf::{CallerRecord, Counter, Endpoint, EndpointKey, HandshakeKey};
 
@@ -16,10 +16,15 @@ static RECORDS: SkStorage<CallerRecord> = SkStorage::new();
 static LISTENERS: SkStorage<u32> = SkStorage::new();
 #[btf_map]
 static UPSTREAM: SkStorage<u32> = SkStorage::new();
-// Not LRU: a flood must be refused at the door, not evict the record of a connection under way.
+// Not LRU, so that a burst of connections that wait for a busy listener loses none of them.
 #[map]
 pub(crate) static HANDSHAKES: HashMap<HandshakeKey, CallerRecord> =
     HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+// Anybody can begin handshakes and never end them (an option of the own socket is enough), until the table above is full.
+// Here the oldest falls out: theirs, for an honest handshake over loopback lasts microseconds.
+#[map]
+pub(crate) static OVERFLOW: LruHashMap<HandshakeKey, CallerRecord> =
+    LruHashMap::with_max_entries(4096, 0);
 #[map]
 pub(crate) static ENDPOINTS: HashMap<EndpointKey, Endpoint> = HashMap::with_max_entries(64, 0);
 #[map]
