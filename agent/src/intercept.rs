@@ -35,7 +35,7 @@ pub use imds_guard_ebpf::{CallerRecord, Counter, Endpoint, EndpointKey, Mode, Ob
 pub use listeners::Listeners;
 pub use load::embedded;
 
-use crate::sys::{bpf, netns};
+use crate::sys::{bpf, netns, sockopt};
 
 /// Where pins go unless configured otherwise.
 pub const DEFAULT_PIN_DIRECTORY: &str = "/sys/fs/bpf/imds-guard";
@@ -173,11 +173,16 @@ impl Interceptor {
         )
     }
 
-    /// Who connected `socket` (an accepted one). `None`: the kernel recorded nobody; refuse.
+    /// Who is connected through `socket`, which has to be one that our listener accepted. `None`: the kernel recorded nobody,
+    /// or whoever it was is not connected any more; refuse. (A record stays with its socket whatever becomes of that: a
+    /// proxy could keep it for ever, or connect it to another place.)
     ///
     /// # Errors
-    /// The errno of bpf(2).
+    /// The errno of bpf(2), or of asking what is no TCP socket.
     pub fn record(&self, socket: BorrowedFd<'_>) -> io::Result<Option<CallerRecord>> {
+        if !sockopt::is_connected(socket)? || sockopt::local_port(socket)? != Some(self.port) {
+            return Ok(None);
+        }
         bpf::lookup_record(self.records.as_fd(), socket)
     }
 

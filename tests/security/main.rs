@@ -2,7 +2,9 @@
 //! agent, the loaded programs, real processes.
 
 mod canary;
+mod flood;
 mod rejudged;
+mod rogue;
 mod sandbox;
 
 use anyhow::Result;
@@ -16,12 +18,8 @@ fn get(target: &str) -> Vec<u8> {
     format!("GET {target} HTTP/1.1\r\nHost: 169.254.169.254\r\nMetadata: true\r\n\r\n").into_bytes()
 }
 
-/// An agent whose policy grants uid 1000 (gid 2000) a token and its location, whatever cgroup it is in.
-fn agent(world: &World) -> Result<AgentProcess> {
-    world
-        .agent()
-        .config(
-            r#"
+/// Grants uid 1000 a token and its location, whatever cgroup it is in.
+const POLICY: &str = r#"
             [host]
             trust_domain = "example.org"
             name = "web-07"
@@ -43,7 +41,9 @@ fn agent(world: &World) -> Result<AgentProcess> {
             [[workload.allow]]
             read = ["azure:/metadata/instance/**"]
             document = "web"
-            "#,
-        )
-        .start()
+            "#;
+
+/// An agent whose policy grants uid 1000 (gid 2000) a token and its location, whatever cgroup it is in.
+fn agent(world: &World) -> Result<AgentProcess> {
+    world.agent().config(POLICY).start()
 }

@@ -18,7 +18,8 @@ fn proxy_of(agent: &AgentProcess) -> Result<Pid> {
         if let [pid] = agent.children()[..] {
             // Started and sandboxed: it says so itself in its status.
             let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-            if status.contains("Seccomp:\t2") {
+            // And asleep in its wait, where a call can be put in.
+            if status.contains("Seccomp:\t2") && status.contains("State:\tS") {
                 return Ok(Pid::from_raw(i32::try_from(pid)?));
             }
         }
@@ -96,6 +97,15 @@ fn a_forbidden_system_call_kills_the_proxy_and_another_one_serves() -> Result<()
         // BPF_MAP_DELETE_ELEM, BPF_PROG_LOAD: only look-up and update of elements are left.
         (libc::SYS_bpf, [3, 0, 0]),
         (libc::SYS_bpf, [5, 0, 0]),
+        // What would let it overwrite the audit file: another offset, and no more O_APPEND.
+        (
+            libc::SYS_lseek,
+            [1, 0, libc::SEEK_SET.cast_unsigned().into()],
+        ),
+        (
+            libc::SYS_fcntl,
+            [1, libc::F_SETFL.cast_unsigned().into(), 0],
+        ),
         (
             libc::SYS_mprotect,
             [0, 4096, libc::PROT_EXEC.cast_unsigned().into()],

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 
 use imds_guard_core::seam::{ASK_LIMIT, Answer, SeamError};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -26,8 +27,10 @@ const OUTBOX_LIMIT: usize = 16;
 /// A connection to a proxy.
 #[derive(Debug)]
 pub(super) struct Seam {
-    socket: AsyncFd<OwnedFd>,
+    /// There until it is dropped.
+    socket: Option<AsyncFd<OwnedFd>>,
     outbox: VecDeque<(Vec<u8>, Vec<OwnedFd>)>,
+    closer: Closer,
 }
 
 /// The proxy doesn't read what it is sent.
@@ -45,8 +48,9 @@ impl Seam {
         let flags = OFlag::from_bits_retain(fcntl(&socket, FcntlArg::F_GETFL)?);
         fcntl(&socket, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
         Ok(Self {
-            socket: watch(socket, Interest::READABLE | Interest::WRITABLE)?,
+            socket: Some(watch(socket, Interest::READABLE | Interest::WRITABLE)?),
             outbox: VecDeque::new(),
+            closer: Closer::start()?,
         })
     }
 
@@ -76,25 +80,37 @@ impl Seam {
     /// Where the proxy is gone or sent more than fits.
     pub(super) async fn next(&mut self, buffer: &mut [u8; ASK_LIMIT]) -> io::Result<scm::Received> {
         self.flush().await?;
-        let received = self
-            .socket
+        let socket = self.socket.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        let received = socket
             .async_io(Interest::READABLE, |socket| {
                 Ok(scm::recv(socket.as_fd(), buffer)?)
             })
             .await?;
-        if received.truncated {
-            return Err(io::Error::other("it sent more than any message has"));
+        if !received.truncated && received.len > 0 {
+            return Ok(received);
         }
-        if received.len == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        Ok(received)
+        // Descriptors can come with an empty message, too.
+        self.discard(received.fds)?;
+        Err(if received.truncated {
+            io::Error::other("it sent more than any message has")
+        } else {
+            io::ErrorKind::UnexpectedEof.into()
+        })
+    }
+
+    /// Closes what came with a message.
+    ///
+    /// # Errors
+    /// Where a close still waits for what the proxy sent before: no socket of an honest one does.
+    pub(super) fn discard(&self, fds: Vec<OwnedFd>) -> io::Result<()> {
+        self.closer.close(fds)
     }
 
     async fn flush(&mut self) -> io::Result<()> {
+        let socket = self.socket.as_ref().ok_or(io::ErrorKind::NotConnected)?;
         while let Some((bytes, fds)) = self.outbox.front() {
             let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-            self.socket
+            socket
                 .async_io(Interest::WRITABLE, |socket| {
                     Ok(scm::send(socket.as_fd(), bytes, &borrowed)?)
                 })
@@ -102,6 +118,47 @@ impl Seam {
             self.outbox.pop_front();
         }
         Ok(())
+    }
+}
+
+impl Drop for Seam {
+    fn drop(&mut self) {
+        // Asks that nobody has read have sockets with them.
+        if let Some(socket) = self.socket.take() {
+            let all_or_nothing = self.closer.close(vec![socket.into_inner()]);
+            drop(all_or_nothing);
+        }
+    }
+}
+
+/// Messages whose descriptors may wait to be closed.
+const CLOSING_LIMIT: usize = 256;
+
+/// Closes descriptors on a thread of its own. The last close of a socket waits for its peer for as long as `SO_LINGER` says,
+/// which is up to whoever holds the socket: so a proxy could stop the thread that all else depends on.
+#[derive(Debug)]
+struct Closer(SyncSender<Vec<OwnedFd>>);
+
+impl Closer {
+    fn start() -> io::Result<Self> {
+        let (to, closing) = sync_channel(CLOSING_LIMIT);
+        let close = move || closing.into_iter().for_each(drop);
+        std::thread::Builder::new()
+            .name("close".into())
+            .stack_size(64 << 10)
+            .spawn(close)?;
+        Ok(Self(to))
+    }
+
+    fn close(&self, fds: Vec<OwnedFd>) -> io::Result<()> {
+        match self.0.try_send(fds) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Full(fds) | TrySendError::Disconnected(fds)) => {
+                // Not here, whatever it costs. The seam ends, so this happens once or twice per proxy.
+                drop(std::thread::Builder::new().spawn(move || drop(fds)));
+                Err(io::Error::other("closing what it sent takes too long"))
+            }
+        }
     }
 }
 

@@ -40,6 +40,8 @@ pub(super) struct Guard {
     door: Option<Door>,
     proxy: Option<Running>,
     again_at: Option<Instant>,
+    /// When a proxy whose seam we have closed has to have ended.
+    overdue_at: Option<Instant>,
     seam: Option<Seam>,
     signals: Signals,
     sweep: Interval,
@@ -62,6 +64,7 @@ enum Event {
     Knock(std::io::Result<Seam>),
     ProxyEnded,
     StartProxy,
+    Overdue,
     Note(std::io::Result<ObserveEvent>),
     Sweep,
     Watchdog,
@@ -116,6 +119,7 @@ impl Guard {
             door,
             proxy: None,
             again_at: None,
+            overdue_at: None,
             seam: None,
             signals,
             sweep: interval(SWEEP),
@@ -145,6 +149,7 @@ impl Guard {
                 Event::Knock(seam) => self.knock(seam),
                 Event::ProxyEnded => self.proxy_ended(),
                 Event::StartProxy => self.start_proxy(),
+                Event::Overdue => self.end_overdue(),
                 Event::Note(note) => self.note(note),
                 Event::Sweep => self.answers.attestor.sweep(),
                 Event::Watchdog => notify(&[NotifyState::Watchdog]),
@@ -161,6 +166,7 @@ impl Guard {
             () = tick(&mut self.watchdog) => Event::Watchdog,
             () = ended(self.proxy.as_ref()) => Event::ProxyEnded,
             () = at(self.again_at) => Event::StartProxy,
+            () = at(self.overdue_at) => Event::Overdue,
             seam = knocks(self.door.as_ref()) => Event::Knock(seam),
             received = asks(self.seam.as_mut(), buffer) => Event::Message(received),
             note = self.events.next() => Event::Note(note),
@@ -169,22 +175,25 @@ impl Guard {
     }
 
     fn message(&mut self, received: std::io::Result<Received>, buffer: &[u8; ASK_LIMIT]) {
-        let done = received
-            .map_err(|error| error.to_string())
-            .and_then(|received| {
-                let message = &buffer[..received.len];
-                let replies = self
-                    .answers
-                    .answer(message, &received.fds)
-                    .map_err(|error| error.to_string())?;
-                for (answer, fds) in replies {
-                    self.post(&answer, fds)?;
-                }
-                Ok(())
-            });
+        let done = match received {
+            Ok(Received { len, fds, .. }) => {
+                let replied = self.reply(&buffer[..len], &fds);
+                let closed = self.seam.as_ref().map_or(Ok(()), |seam| seam.discard(fds));
+                replied.and(closed.map_err(|error| error.to_string()))
+            }
+            Err(error) => Err(error.to_string()),
+        };
         if let Err(why) = done {
             self.close_seam(&why);
         }
+    }
+
+    fn reply(&mut self, message: &[u8], fds: &[OwnedFd]) -> Result<(), String> {
+        let replies = self.answers.answer(message, fds);
+        for (answer, fds) in replies.map_err(|error| error.to_string())? {
+            self.post(&answer, fds)?;
+        }
+        Ok(())
     }
 
     fn post(&mut self, answer: &Answer, fds: Vec<OwnedFd>) -> Result<(), String> {
@@ -193,10 +202,20 @@ impl Guard {
     }
 
     /// A proxy that said something wrong, or nothing more, is let go; its listeners stay here, so callers wait and are not
-    /// lost.
+    /// lost. One of our own that doesn't end by itself then is ended: nobody else could be started, and it may be going on
+    /// by an old policy.
     fn close_seam(&mut self, why: &str) {
         tracing::warn!("the proxy's connection ends: {why}");
         self.seam = None;
+        self.overdue_at = self.proxy.is_some().then(|| Instant::now() + FAREWELL);
+    }
+
+    fn end_overdue(&mut self) {
+        self.overdue_at = None;
+        if let Some(proxy) = &mut self.proxy {
+            tracing::warn!(pid = proxy.pid(), "the proxy does not end: killed");
+            proxy.kill();
+        }
     }
 
     fn knock(&mut self, seam: std::io::Result<Seam>) {
@@ -278,6 +297,7 @@ impl Guard {
 
     fn proxy_ended(&mut self) {
         self.seam = None;
+        self.overdue_at = None;
         let Some(mut running) = self.proxy.take() else {
             return;
         };

@@ -73,7 +73,6 @@ const FREE: &[i64] = &[
     libc::SYS_sendto,
     libc::SYS_sendmsg,
     libc::SYS_close,
-    libc::SYS_lseek,
     libc::SYS_fstat,
     // Sockets that exist.
     libc::SYS_accept4,
@@ -129,7 +128,6 @@ fn narrow() -> Result<Vec<(i64, Vec<Rule>)>, BackendError> {
         .map(i64::cast_unsigned);
     let fcntls = [
         libc::F_GETFL,
-        libc::F_SETFL,
         libc::F_GETFD,
         libc::F_SETFD,
         libc::F_DUPFD_CLOEXEC,
@@ -142,7 +140,17 @@ fn narrow() -> Result<Vec<(i64, Vec<Rule>)>, BackendError> {
         (libc::SYS_bpf, among(0, &BPF_COMMANDS)?),
         (libc::SYS_ioctl, among(1, &[PIDFD_GET_INFO, FIONBIO])?),
         (libc::SYS_socket, among(0, &families)?),
+        // No F_SETFL and no way to another offset: the audit file is open for appending, and stays so. What has been
+        // written, the guard's records of signatures among it, can't be overwritten.
         (libc::SYS_fcntl, among(1, &fcntls)?),
+        // std asks where a file stands before it reads it to its end.
+        (
+            libc::SYS_lseek,
+            vec![Rule::new(vec![
+                Condition::new(1, Len::Qword, Op::Eq, 0)?,
+                Condition::new(2, Len::Dword, Op::Eq, SEEK_CUR)?,
+            ])?],
+        ),
         (libc::SYS_mmap, vec![when(2, Op::MaskedEq(execute), 0)?]),
         (libc::SYS_mprotect, vec![when(2, Op::MaskedEq(execute), 0)?]),
         // abort(3) after a panic: to ourselves.
@@ -155,6 +163,8 @@ fn narrow() -> Result<Vec<(i64, Vec<Rule>)>, BackendError> {
     ])
 }
 
+/// `whence` of lseek(2).
+const SEEK_CUR: u64 = 1;
 const EMPTY_PATH: u64 = 0x1000;
 
 fn among(argument: u8, values: &[u64]) -> Result<Vec<Rule>, BackendError> {

@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -76,9 +77,10 @@ pub(crate) struct Seam {
 impl Seam {
     /// Takes over a connected socket, which is made non-blocking. Needs the runtime.
     pub(crate) fn new(socket: OwnedFd) -> io::Result<Rc<Self>> {
-        let flags = nix::fcntl::fcntl(&socket, nix::fcntl::FcntlArg::F_GETFL)?;
-        let flags = nix::fcntl::OFlag::from_bits_retain(flags) | nix::fcntl::OFlag::O_NONBLOCK;
-        nix::fcntl::fcntl(&socket, nix::fcntl::FcntlArg::F_SETFL(flags))?;
+        // By way of std, which uses an ioctl: the sandbox has no F_SETFL. The kind of socket does not matter for it.
+        let socket = UnixDatagram::from(socket);
+        socket.set_nonblocking(true)?;
+        let socket = OwnedFd::from(socket);
         #[expect(
             deprecated,
             reason = "unsound only for types that change their descriptor; an OwnedFd keeps its own for life"

@@ -24,13 +24,12 @@ pub fn sealed(name: &str, contents: &[u8]) -> std::io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// Reads a received file from its start, at most `limit` bytes.
+/// Reads a received file to its end, at most `limit` bytes. It comes standing at its start, as [`sealed`] leaves it.
 ///
 /// # Errors
 /// Of the read; `InvalidData` where it is longer than `limit`.
 pub fn read(fd: OwnedFd, limit: usize) -> std::io::Result<Vec<u8>> {
-    let mut file = File::from(fd);
-    file.seek(SeekFrom::Start(0))?;
+    let file = File::from(fd);
     let mut contents = Vec::new();
     let read = file.take(limit as u64 + 1).read_to_end(&mut contents)?;
     if read > limit {

@@ -1,10 +1,12 @@
-//! Socket options that nix lacks.
+//! What a socket tells of itself, where nix lacks it.
 
 use std::{
     io,
     mem::size_of,
     os::fd::{AsRawFd, BorrowedFd},
 };
+
+use nix::sys::socket::{SockaddrIn, SockaddrIn6, SockaddrStorage, getsockname};
 
 /// The cookie of the network namespace that `socket` belongs to (`SO_NETNS_COOKIE`, kernel 5.14).
 ///
@@ -27,5 +29,76 @@ pub fn netns_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
         Ok(cookie)
     } else {
         Err(io::Error::last_os_error())
+    }
+}
+
+/// `enum` of `include/net/tcp_states.h`: both directions open; the peer has sent its last byte but may read still.
+const CONNECTED: [u8; 2] = [1, 8];
+
+/// Whether a TCP socket's peer is connected now: a peer that has only said that it sends no more still is.
+///
+/// # Errors
+/// `EOPNOTSUPP` or `ENOTSOCK` for what is no TCP socket.
+pub fn is_connected(socket: BorrowedFd<'_>) -> io::Result<bool> {
+    // The first byte of `struct tcp_info`; the kernel writes as much as there is room for.
+    let mut state = 0u8;
+    let mut length: libc::socklen_t = 1;
+    // SAFETY: a live buffer of the length given.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut state).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 {
+        Ok(CONNECTED.contains(&state))
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// The port at our end; `None` for what has none.
+///
+/// # Errors
+/// `ENOTSOCK`.
+pub fn local_port(socket: BorrowedFd<'_>) -> io::Result<Option<u16>> {
+    let own: SockaddrStorage = getsockname(socket.as_raw_fd())?;
+    let v4 = own.as_sockaddr_in().map(SockaddrIn::port);
+    Ok(v4.or_else(|| own.as_sockaddr_in6().map(SockaddrIn6::port)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read as _;
+    use std::net::{Shutdown, TcpListener, TcpStream};
+    use std::os::fd::AsFd as _;
+
+    #[test]
+    fn a_peer_is_connected_until_it_closes_both_ways() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let caller = TcpStream::connect(address).unwrap();
+        let mut accepted = listener.accept().unwrap().0;
+        assert!(is_connected(accepted.as_fd()).unwrap());
+        assert_eq!(local_port(accepted.as_fd()).unwrap(), Some(address.port()));
+        assert_ne!(local_port(caller.as_fd()).unwrap(), Some(address.port()));
+        caller.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(accepted.read(&mut [0]).unwrap(), 0);
+        assert!(is_connected(accepted.as_fd()).unwrap(), "it may read still");
+        accepted.shutdown(Shutdown::Both).unwrap();
+        assert!(!is_connected(accepted.as_fd()).unwrap());
+        assert!(!is_connected(listener.as_fd()).unwrap());
+    }
+
+    #[test]
+    fn what_is_no_tcp_socket_is_an_error() {
+        let (unix, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert!(is_connected(unix.as_fd()).is_err());
+        assert_eq!(local_port(unix.as_fd()).unwrap(), None);
+        assert!(local_port(io::stdin().as_fd()).is_err());
     }
 }
