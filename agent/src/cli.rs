@@ -46,6 +46,9 @@ Start with `imds-guard check /etc/imds-guard/imds-guard.toml`, then `imds-guard 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Guard this host: attach to the kernel, serve the metadata addresses, until told to stop.
+    ///
+    /// SIGHUP reads the configuration again; a bad one changes nothing. When this ends, what guards the addresses stays in
+    /// the kernel, and callers are refused until it runs again: `imds-guard teardown` alone removes it.
     Run(run::Args),
     /// Read configuration and policy files and report every error in them.
     Check(check::Args),
@@ -53,7 +56,7 @@ pub enum Verb {
     Explain(explain::Args),
     /// Remove what `run` left pinned in the kernel. After it, nothing guards the metadata addresses.
     Teardown(teardown::Args),
-    /// Print version and build facts.
+    /// Print version and architecture.
     Version(version::Args),
     /// The unprivileged half. Started by `run` or by its own unit; there is no reason to call it by hand.
     #[command(hide = true)]

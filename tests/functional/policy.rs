@@ -41,14 +41,14 @@ fn mistaken() -> (tempfile::TempDir, String) {
 fn check_accepts_the_example_with_0() {
     let output = said(&["check", EXAMPLE]);
     assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
-    assert_eq!(text(&output), "ok: 1 workloads, 1 rules, 0 warnings\n");
+    assert_eq!(text(&output), "ok: 3 workloads, 5 rules, 0 warnings\n");
     let output = said(&["check", "--json", EXAMPLE]);
     assert_eq!(output.status.code(), Some(0));
     let accepted = json(&output);
     assert_eq!(accepted["ok"], true);
     assert_eq!(
         (&accepted["workloads"], &accepted["rules"]),
-        (&1.into(), &1.into())
+        (&3.into(), &5.into())
     );
     assert_eq!(accepted["findings"].as_array().unwrap().len(), 0);
 }

@@ -25,13 +25,14 @@ pub struct Args {
         default_value = "/etc/imds-guard/imds-guard.toml"
     )]
     pub config: PathBuf,
-    /// Attest this live process.
+    /// Attest this live process (of another user: as root).
     #[arg(long, value_name = "PID")]
     pub pid: Option<u32>,
     /// Judge these selectors instead of a live process, e.g. `unix:uid:1000`.
     #[arg(long, value_name = "SELECTOR", num_args = 1..)]
     pub selectors: Vec<String>,
-    /// The request as it would be sent, e.g. `GET /metadata/identity/oauth2/token?resource=https://vault.azure.net`.
+    /// The request as it would be sent, e.g. `GET
+    /// /metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net`.
     #[arg(long, value_name = "REQUEST")]
     pub request: String,
     /// Print the trace as JSON.

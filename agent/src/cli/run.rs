@@ -31,7 +31,7 @@ pub struct Args {
     /// Loopback port of the listeners to which the kernel steers.
     #[arg(long, value_name = "PORT", default_value_t = 8788)]
     pub port: u16,
-    /// File to which audit records are appended [default: stdout].
+    /// File to which audit records are appended [default: what the configuration says, else stdout].
     #[arg(long, value_name = "FILE")]
     pub audit: Option<PathBuf>,
     /// Who runs the proxy: this process, or a unit of its own that connects to RUN_DIR/seam.sock.
