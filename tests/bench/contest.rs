@@ -7,6 +7,9 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use std::path::Path;
 
+/// What is aimed at, for each manner of connecting.
+type AimsOf = fn(Connection) -> Aims;
+
 /// One of ours against its peer, under one load.
 #[derive(Debug)]
 pub(crate) struct Case {
@@ -36,7 +39,7 @@ pub(crate) struct Extent {
 /// Measure `ours` (with what is asked of each) against `peer`, in turn.
 pub(crate) fn hold(
     peer: &Target<'_>,
-    ours: &[(Target<'_>, fn(Connection) -> Aims)],
+    ours: &[(Target<'_>, AimsOf)],
     loads: &[(Connection, usize)],
     extent: Extent,
     script: &Path,

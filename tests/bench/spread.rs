@@ -18,7 +18,7 @@ impl Spread {
         values.sort_unstable_by(f64::total_cmp);
         let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
         let middle = values.len() / 2;
-        let median = if values.len() % 2 == 0 && middle > 0 {
+        let median = if values.len().is_multiple_of(2) && middle > 0 {
             f64::midpoint(at(middle - 1), at(middle))
         } else {
             at(middle)
