@@ -31,8 +31,9 @@ pub struct Args {
     /// Judge these selectors instead of a live process, e.g. `unix:uid:1000`.
     #[arg(long, value_name = "SELECTOR", num_args = 1..)]
     pub selectors: Vec<String>,
-    /// The request as it would be sent, e.g. `GET
-    /// /metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net`.
+    /// The request as it would be sent to 169.254.169.254, e.g. `GET
+    /// /metadata/identity/oauth2/token?resource=https://vault.azure.net`. `Metadata: true`, and `api-version` where it is
+    /// absent, are added.
     #[arg(long, value_name = "REQUEST")]
     pub request: String,
     /// Print the trace as JSON.

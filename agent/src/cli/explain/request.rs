@@ -51,7 +51,7 @@ fn azure(method: &str, target: &str, query: &str) -> Result<Request, String> {
         port: 80,
     };
     let call = imds::parse(&head, &arrival)
-        .map_err(|e| format!("the agent would refuse `{method} {target}` as malformed: {e:?}"))?;
+        .map_err(|e| format!("the agent would refuse `{method} {target}` as malformed: {e}"))?;
     Ok(call.request)
 }
 
