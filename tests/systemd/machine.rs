@@ -172,8 +172,8 @@ impl Machine {
 
     /// Replace the configuration.
     pub(crate) fn configure(&self, text: &str) -> Result<()> {
-        let path = format!("/proc/{}/root/etc/imds-guard/imds-guard.toml", self.init);
-        fs::write(path, text).context("the configuration")
+        let root = PathBuf::from(format!("/proc/{}/root", self.init));
+        fs::write(root.join("etc/imds-guard/imds-guard.toml"), text).context("the configuration")
     }
 
     /// What a unit wrote to the journal, for messages.

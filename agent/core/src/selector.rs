@@ -131,6 +131,8 @@ impl Key {
                 | Self::SystemdId
                 | Self::SystemdSlice
                 | Self::SystemdUserUnit
+                | Self::UsernsInit
+                | Self::NetHost
         )
     }
 

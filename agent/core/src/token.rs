@@ -15,7 +15,7 @@ pub const LIFETIME_MAX: u32 = 86_400;
 /// How far before its issue a token begins, in seconds: room for clocks that are behind (Azure's own figure).
 pub const BACKDATE: i64 = 300;
 
-/// The header, and nothing else in it (wire-contracts 5.3).
+/// The header, and nothing else in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
     /// `RS256`
@@ -109,7 +109,7 @@ pub const DISCOVERY_PATH: &str = "/.well-known/openid-configuration";
 /// Path of the key set below the issuer's URL.
 pub const JWKS_PATH: &str = "/keys";
 
-/// The discovery document (wire-contracts 5.1). The authorization endpoint is required by the standard and leads nowhere.
+/// The discovery document (OpenID Connect Discovery 1.0, section 3). The authorization endpoint is required by the standard and leads nowhere.
 pub fn discovery(issuer: &str) -> String {
     let base = issuer.trim_end_matches('/');
     json!({
@@ -136,7 +136,7 @@ pub struct PublicKey {
     pub e: String,
 }
 
-/// The key set (wire-contracts 5.2). Newest key first: Entra keeps the first hundred.
+/// The key set (RFC 7517). Newest key first: Entra keeps the first hundred.
 pub fn jwks(newest_first: &[PublicKey]) -> String {
     let keys: Vec<serde_json::Value> = newest_first
         .iter()

@@ -1,4 +1,4 @@
-//! Azure's dialect: wire-contracts sections 1.1 to 1.7.
+//! Azure's dialect; `agent/docs/imds-compat.md` says what is served, altered and refused, and from which source.
 //!
 //! Owns: which endpoints exist, what each takes, and the canonical spelling of their paths. Azure's node agents compare
 //! paths without regard to case, so every name that we know is brought to its documented spelling before policy sees it;

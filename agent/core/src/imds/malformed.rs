@@ -107,7 +107,7 @@ impl Malformed {
     pub const fn status(self) -> u16 {
         match self {
             Self::ForeignHost | Self::Browser => 403,
-            // The IMDSv2-credential flow falls back to the token endpoint on it (wire-contracts 1.7).
+            // The IMDSv2-credential flow falls back to the token endpoint on it.
             Self::NotOffered | Self::UnknownService => 404,
             Self::Method { .. } => 405,
             _ => 400,

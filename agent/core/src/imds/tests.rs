@@ -72,7 +72,7 @@ fn read(call: &Call) -> (&str, bool) {
     }
 }
 
-/// wire-contracts 6.1, row by row.
+/// What each SDK and agent sends, row by row.
 #[test]
 fn what_real_clients_send() {
     let python = send(

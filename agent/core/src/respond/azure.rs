@@ -1,4 +1,4 @@
-//! Azure's column of the table. Statuses are chosen by what SDKs do with them (wire-contracts 1.6.2): 403 stops every
+//! Azure's column of the table. Statuses are chosen by what SDKs do with them: 403 stops every
 //! client at once and shows the text; 404, 410, 429 and 5xx are retried for up to 75 s; Rust hides the text of a 400.
 //! Must never: use 404, 410 or 5xx for a refusal.
 

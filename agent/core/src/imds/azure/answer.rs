@@ -1,4 +1,4 @@
-//! Bodies of successful answers, field by field as real clients read them (wire-contracts 1.6.1).
+//! Bodies of successful answers, field by field as real clients read them.
 //! Must never: write a time as a JSON number; the Rust SDK refuses such a token.
 
 use serde::Serialize;

@@ -254,7 +254,7 @@ fn write_text(json: &mut String, text: &str) {
     json.push_str(&Value::from(text).to_string());
 }
 
-/// One name per line, a slash behind those with something below them (form unverified: wire-contracts 9.1).
+/// One name per line, a slash behind those with something below them (form unverified: the documentation shows none).
 fn listing<'a>(node: &'a Value, at: &mut Vec<&'a str>, version: ApiVersion) -> String {
     let line = |name: &str, value: &Value| {
         let slash = if is_leaf(value) { "" } else { "/" };
