@@ -399,3 +399,31 @@ except = ["b"]
         assert!(told.contains(expected), "no {expected:?} in\n{told}");
     }
 }
+
+/// Two clouds at one address: the kernel guards it as the strictest of them, and so does `decide`.
+#[test]
+fn the_mode_of_an_address_is_the_strictest_of_those_who_share_it() {
+    let text = r#"
+[endpoints]
+azure-imds = "audit"
+aws-imds = "enforce"
+
+[[workload]]
+name = "w"
+selectors = ["unix:uid:1", "systemd:id:w.service"]
+
+[[workload.allow]]
+read = ["azure:/metadata/versions"]
+"#;
+    let set = |text: &str| fixture("modes.toml", text).policy;
+    let request = Request::Read {
+        cloud: Cloud::Azure,
+        path: "/metadata/instance".into(),
+        subtree: true,
+    };
+    let nobody = |set: &PolicySet| set.decide(&set.identify(&Selectors::default()), &request, NOW);
+    assert!(matches!(nobody(&set(text)), Decision::Deny(_)));
+    // The positive twin: in audit alone, what no rule grants is let through and recorded.
+    let audit = set(&text.replace("aws-imds = \"enforce\"", "aws-imds = \"observe\""));
+    assert!(matches!(nobody(&audit), Decision::Allow(p) if p.would_deny().is_some()));
+}

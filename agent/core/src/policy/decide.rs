@@ -82,8 +82,7 @@ impl PolicySet {
     /// The verdict on one request to the cloud's instance metadata service. `now` is Unix time in seconds.
     /// Pure; its cost does not grow with rules that can't match.
     pub fn decide(&self, caller: &Workload, request: &Request, now: i64) -> Decision {
-        let mode = self.modes.get(&cloud_of(request)).copied();
-        self.decide_at(mode.unwrap_or(Mode::Enforce), caller, request, now)
+        self.decide_at(self.mode, caller, request, now)
     }
 
     /// The same, in the mode of the endpoint that was dialled.
@@ -494,17 +493,6 @@ fn denial(reason: DenyReason, rule: Option<&Arc<RuleRef>>, caller: &Workload) ->
         reason,
         rule: rule.cloned(),
         workloads: caller.names(),
-    }
-}
-
-fn cloud_of(request: &Request) -> Cloud {
-    match request {
-        Request::Read { cloud, .. } | Request::Write { cloud, .. } => *cloud,
-        Request::Credential(ask) => match ask {
-            CredentialAsk::AzureToken { .. } => Cloud::Azure,
-            CredentialAsk::AwsRole { .. } => Cloud::Aws,
-            CredentialAsk::GcpToken { .. } | CredentialAsk::GcpIdentity { .. } => Cloud::Gcp,
-        },
     }
 }
 

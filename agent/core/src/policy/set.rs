@@ -37,7 +37,7 @@ pub struct PolicySet {
     pub(crate) deny_scopes: HashMap<Arc<str>, Vec<u32>>,
     pub(crate) deny_paths: HashMap<(Access, Cloud), Trie>,
     pub(crate) targets: Targets,
-    pub(crate) modes: HashMap<Cloud, Mode>,
+    pub(crate) mode: Mode,
     pub(crate) files: Files,
     /// The rule that permits name where an endpoint in audit mode lets an ungranted request pass.
     pub(crate) audit_mode: Arc<RuleRef>,
@@ -127,7 +127,7 @@ impl Default for PolicySet {
             deny_scopes: HashMap::new(),
             deny_paths: HashMap::new(),
             targets: Targets::default(),
-            modes: HashMap::new(),
+            mode: Mode::Enforce,
             files: Files::default(),
             audit_mode: Arc::new(RuleRef {
                 name: "endpoint-in-audit-mode".into(),

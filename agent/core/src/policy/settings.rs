@@ -126,12 +126,13 @@ impl Settings {
         guarded
     }
 
-    /// The mode in which requests of this cloud's instance metadata service are decided.
-    pub fn mode(&self, cloud: Cloud) -> Mode {
+    /// The mode in which requests to 169.254.169.254:80 are decided. Several clouds live there; the strictest holds for
+    /// all, as it does in the kernel: see [`Settings::guarded`].
+    pub fn mode(&self) -> Mode {
         let at = SocketAddr::from((LINK_LOCAL, 80));
         self.endpoints
             .iter()
-            .filter(|e| e.cloud == cloud && e.addresses.contains(&at))
+            .filter(|e| e.addresses.contains(&at))
             .map(|e| e.mode)
             .max()
             .unwrap_or(Mode::Enforce)

@@ -27,10 +27,10 @@ pub(super) fn number(len: usize) -> u32 {
 
 impl Compiling {
     pub(super) fn rules(&mut self, files: &Files, settings: &Settings) -> PolicySet {
-        let mut set = PolicySet::default();
-        for cloud in [Cloud::Azure, Cloud::Aws, Cloud::Gcp] {
-            set.modes.insert(cloud, settings.mode(cloud));
-        }
+        let mut set = PolicySet {
+            mode: settings.mode(),
+            ..PolicySet::default()
+        };
         let mut seen = HashMap::new();
         for entry in &files.workload {
             self.unique("workload", &entry.name, &mut seen);
