@@ -131,6 +131,25 @@ impl Compiling {
                 let help = "check and explain take it; use unix, cgroup or systemd selectors for it to have an effect";
                 self.warning(&name.place, title, help);
             }
+            self.lint_units(name, alternative);
+        }
+    }
+
+    /// Units are known by their whole names; `systemctl` takes them without the suffix, so people write them so.
+    fn lint_units(&mut self, name: &Text, alternative: &Alternative) {
+        for text in alternative.texts.iter() {
+            let Some((key, unit)) = text
+                .strip_prefix("systemd:")
+                .and_then(|t| t.split_once(':'))
+            else {
+                continue;
+            };
+            let suffix = if key == "slice" { ".slice" } else { ".service" };
+            if key == "slice" && !unit.ends_with(suffix) || !unit.contains('.') {
+                let title = format!("no unit is called `{unit}`: `{text}` matches nobody");
+                let help = format!("write the whole name: systemd:{key}:{unit}{suffix}");
+                self.warning(&name.place, title, help);
+            }
         }
     }
 }
