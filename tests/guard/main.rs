@@ -1,6 +1,8 @@
 //! The guard as a process: a reload that fails keeps the last good policy, either process may die, and what it leaves
 //! protects. Each refusal beside the same caller's success.
 
+mod lacking;
+
 use imds_guard_tests::{World, require};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;

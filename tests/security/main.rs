@@ -3,6 +3,7 @@
 
 mod canary;
 mod flood;
+mod pid_reuse;
 mod rejudged;
 mod rogue;
 mod sandbox;
