@@ -2,6 +2,7 @@
 //! left behind: no pin, no program in force, no cgroup, no socket. Then, with the lack mended, the same world starts.
 
 use super::{policy, soon};
+use anyhow::Result;
 use imds_guard_tests::{AZURE_IMDS, World, binary, require};
 use std::net::TcpListener;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown, symlink};
@@ -21,24 +22,22 @@ struct Start<'w> {
 }
 
 impl<'w> Start<'w> {
-    fn new(world: &'w World) -> Self {
+    fn new(world: &'w World) -> Result<Self> {
         let config = world.directory().join("etc/imds-guard.toml");
-        std::fs::write(&config, policy(1001)).unwrap();
-        Self {
+        std::fs::write(&config, policy(1001))?;
+        Ok(Self {
             world,
             config,
-            cgroup: world.cgroup_below("agent").unwrap(),
+            cgroup: world.cgroup_below("agent")?,
             root: world.cgroup().into(),
             pins: world.directory().join("bpf/imds-guard"),
             before: "true".into(),
-        }
+        })
     }
 
-    fn run(&self, proxy: &str) -> Output {
+    fn run(&self, proxy: &str) -> Result<Output> {
         let directory = self.world.directory();
-        let program = self
-            .world
-            .show(&binary("imds-guard").unwrap(), "imds-guard");
+        let program = self.world.show(&binary("imds-guard")?, "imds-guard");
         let mut command = Command::new("unshare");
         let script = format!(
             r#"echo 0 > "$0/cgroup.procs" && {} && exec "$@""#,
@@ -48,9 +47,7 @@ impl<'w> Start<'w> {
         let limited = ["timeout", "--kill-after=1", "10"];
         command.args(["--mount", "sh", "-c", &script]);
         command.arg(&self.cgroup).args(limited);
-        command
-            .arg(program.unwrap())
-            .args(["run", "--proxy", proxy]);
+        command.arg(program?).args(["run", "--proxy", proxy]);
         command.arg("--config").arg(&self.config);
         command.arg("--state-dir").arg(directory.join("state"));
         command.arg("--run-dir").arg(directory.join("run"));
@@ -61,69 +58,68 @@ impl<'w> Start<'w> {
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         command.stdin(Stdio::null());
-        self.world.enter(|| Ok(command.output()?)).unwrap()
+        self.world.enter(|| Ok(command.output()?))
     }
 
     /// Refused with `code` and a line with `remedy`, whoever was to start the proxy; and the host is as it was.
     #[track_caller]
-    fn refused(&self, code: i32, remedy: &str) {
+    fn refused(&self, code: i32, remedy: &str) -> Result<()> {
         for proxy in ["spawn", "socket"] {
-            let before = (directories(self.world.cgroup()), sockets(self.world));
-            let output = self.run(proxy);
+            let before = (directories(self.world.cgroup())?, sockets(self.world)?);
+            let output = self.run(proxy)?;
             let said = String::from_utf8_lossy(&output.stderr);
             assert_eq!(output.status.code(), Some(code), "{proxy}: {said}");
             assert_eq!(said.lines().count(), 1, "{proxy}: {said}");
             assert!(said.contains(remedy), "{proxy}: {said}");
-            let after = (directories(self.world.cgroup()), sockets(self.world));
+            let after = (directories(self.world.cgroup())?, sockets(self.world)?);
             assert_eq!(after, before, "{proxy}");
-            self.unguarded();
+            self.unguarded()?;
         }
+        Ok(())
     }
 
     /// No pin, and a connection to the metadata address reaches who listens there, as if there were no agent.
     #[track_caller]
-    fn unguarded(&self) {
+    fn unguarded(&self) -> Result<()> {
         let bpf = self.world.directory().join("bpf");
-        let pins = self.world.enter(|| Ok(directories(&bpf))).unwrap();
+        let pins = self.world.enter(|| directories(&bpf))?;
         assert_eq!(pins, Vec::<PathBuf>::new());
         assert!(!self.pins.exists(), "{}", self.pins.display());
-        let real = self
-            .world
-            .enter(|| Ok(TcpListener::bind(AZURE_IMDS)?))
-            .unwrap();
-        real.set_nonblocking(true).unwrap();
+        let real = self.world.enter(|| Ok(TcpListener::bind(AZURE_IMDS)?))?;
+        real.set_nonblocking(true)?;
         let caller = self.world.workload("billing").uid(1001);
-        let _connected = caller.connect(AZURE_IMDS).unwrap();
+        let _connected = caller.connect(AZURE_IMDS)?;
         assert!(real.accept().is_ok(), "steered away");
+        Ok(())
     }
 
     /// The positive twin: nothing is lacking, so it starts and serves.
     #[track_caller]
-    fn mended(&self) {
-        let _agent = self.world.agent().config(&policy(1001)).start().unwrap();
+    fn mended(&self) -> Result<()> {
+        let _agent = self.world.agent().config(&policy(1001)).start()?;
         soon(self.world, Some(200));
+        Ok(())
     }
 }
 
-fn directories(below: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(below).unwrap().flatten();
+fn directories(below: &Path) -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(below)?.flatten();
     let mut found: Vec<PathBuf> = entries
-        .filter(|entry| entry.file_type().unwrap().is_dir())
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
         .map(|entry| entry.path())
         // Of the caller that asks whether it is steered, not of the agent.
         .filter(|path| !path.ends_with("billing.service"))
         .collect();
     found.sort();
-    found
+    Ok(found)
 }
 
-fn sockets(world: &World) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(world.directory().join("run")).unwrap();
-    entries
+fn sockets(world: &World) -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(world.directory().join("run"))?;
+    let sockets = entries
         .flatten()
-        .filter(|entry| entry.file_type().unwrap().is_socket())
-        .map(|entry| entry.path())
-        .collect()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_socket()));
+    Ok(sockets.map(|entry| entry.path()).collect())
 }
 
 #[test]
@@ -131,10 +127,10 @@ fn sockets(world: &World) -> Vec<PathBuf> {
 fn no_bpffs_where_the_pins_go() {
     require!(Root, Cgroup2, Bpf, Agent);
     let world = World::new("no-bpffs").unwrap();
-    let mut start = Start::new(&world);
+    let mut start = Start::new(&world).unwrap();
     start.pins = world.directory().join("etc/pins");
-    start.refused(3, "mount -t bpf");
-    start.mended();
+    start.refused(3, "mount -t bpf").unwrap();
+    start.mended().unwrap();
 }
 
 #[test]
@@ -142,10 +138,10 @@ fn no_bpffs_where_the_pins_go() {
 fn an_attach_root_that_is_no_cgroup2() {
     require!(Root, Cgroup2, Bpf, Agent);
     let world = World::new("no-cgroup-root").unwrap();
-    let mut start = Start::new(&world);
+    let mut start = Start::new(&world).unwrap();
     start.root = world.directory().join("etc");
-    start.refused(3, "--cgroup-root");
-    start.mended();
+    start.refused(3, "--cgroup-root").unwrap();
+    start.mended().unwrap();
 }
 
 #[test]
@@ -153,11 +149,11 @@ fn an_attach_root_that_is_no_cgroup2() {
 fn no_cgroup2_mounted() {
     require!(Root, Cgroup2, Bpf, Agent);
     let world = World::new("no-cgroup2").unwrap();
-    let mut start = Start::new(&world);
+    let mut start = Start::new(&world).unwrap();
     // In a mount namespace that ends with this start: the machine's own mount stays.
     start.before = "for m in $(sed -n 's/ - cgroup2 .*//p' /proc/self/mountinfo | cut -d' ' -f5); do umount -l $m; done".into();
-    start.refused(3, "mount -t cgroup2");
-    start.mended();
+    start.refused(3, "mount -t cgroup2").unwrap();
+    start.mended().unwrap();
 }
 
 #[test]
@@ -165,10 +161,10 @@ fn no_cgroup2_mounted() {
 fn an_agent_outside_of_its_attach_root() {
     require!(Root, Cgroup2, Bpf, Agent);
     let world = World::new("outside").unwrap();
-    let mut start = Start::new(&world);
+    let mut start = Start::new(&world).unwrap();
     start.root = world.cgroup_below("elsewhere.slice").unwrap();
-    start.refused(3, "attach higher up");
-    start.mended();
+    start.refused(3, "attach higher up").unwrap();
+    start.mended().unwrap();
 }
 
 #[test]
@@ -176,12 +172,12 @@ fn an_agent_outside_of_its_attach_root() {
 fn the_listeners_port_is_taken() {
     require!(Root, Cgroup2, Bpf, Agent);
     let world = World::new("port").unwrap();
-    let start = Start::new(&world);
+    let start = Start::new(&world).unwrap();
     for address in ["127.0.0.1:8788", "[::1]:8788"] {
         let _taken = world.enter(|| Ok(TcpListener::bind(address)?)).unwrap();
-        start.refused(1, "--port");
+        start.refused(1, "--port").unwrap();
     }
-    start.mended();
+    start.mended().unwrap();
 }
 
 #[test]
@@ -189,13 +185,13 @@ fn the_listeners_port_is_taken() {
 fn the_issuers_port_is_taken() {
     require!(Root, Cgroup2, Bpf, Agent);
     let world = World::new("issuer-port").unwrap();
-    let start = Start::new(&world);
+    let start = Start::new(&world).unwrap();
     let listening = policy(1001).replace("[issuer]", "[issuer]\nlisten = \"127.0.0.1:8787\"");
     std::fs::write(&start.config, &listening).unwrap();
     let taken = world
         .enter(|| Ok(TcpListener::bind("127.0.0.1:8787")?))
         .unwrap();
-    start.refused(1, "[issuer]");
+    start.refused(1, "[issuer]").unwrap();
     drop(taken);
     let _agent = world.agent().config(&listening).start().unwrap();
     soon(&world, Some(200));
@@ -206,9 +202,9 @@ fn the_issuers_port_is_taken() {
 fn a_clock_before_the_keys_time() {
     require!(Root, Cgroup2, Bpf, Agent);
     let world = World::new("clock").unwrap();
-    let start = Start::new(&world);
-    start.mended();
-    teardown(&start);
+    let start = Start::new(&world).unwrap();
+    start.mended().unwrap();
+    teardown(&start).unwrap();
     let file = world.directory().join("state/issuer-key.json");
     let text = std::fs::read_to_string(&file).unwrap();
     let mut key: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -216,22 +212,20 @@ fn a_clock_before_the_keys_time() {
     let later = now + Duration::from_secs(3600);
     key["created"] = later.as_secs().into();
     std::fs::write(&file, key.to_string()).unwrap();
-    start.refused(1, "set the clock");
+    start.refused(1, "set the clock").unwrap();
     assert_eq!(std::fs::read_to_string(&file).unwrap(), key.to_string());
     std::fs::write(&file, &text).unwrap();
-    start.mended();
+    start.mended().unwrap();
 }
 
 /// What a former run left in force, removed as an operator removes it.
-fn teardown(start: &Start<'_>) {
-    let program = start
-        .world
-        .show(&binary("imds-guard").unwrap(), "imds-guard");
-    let mut command = Command::new(program.unwrap());
+fn teardown(start: &Start<'_>) -> Result<()> {
+    let program = start.world.show(&binary("imds-guard")?, "imds-guard");
+    let mut command = Command::new(program?);
     command.arg("teardown").arg("--pin-dir").arg(&start.pins);
-    let output = start.world.enter(|| Ok(command.output()?)).unwrap();
+    let output = start.world.enter(|| Ok(command.output()?))?;
     assert!(output.status.success(), "{output:?}");
-    start.unguarded();
+    start.unguarded()
 }
 
 #[test]
@@ -239,14 +233,14 @@ fn teardown(start: &Start<'_>) {
 fn a_state_directory_on_a_read_only_file_system() {
     require!(Root, Cgroup2, Bpf, Agent);
     let world = World::new("read-only").unwrap();
-    let mut start = Start::new(&world);
+    let mut start = Start::new(&world).unwrap();
     let state = world.directory().join("state");
     start.before = format!(
         "mount --bind {0} {0} && mount -o remount,bind,ro {0}",
         state.display()
     );
-    start.refused(1, "--state-dir");
-    start.mended();
+    start.refused(1, "--state-dir").unwrap();
+    start.mended().unwrap();
 }
 
 #[test]
@@ -254,21 +248,21 @@ fn a_state_directory_on_a_read_only_file_system() {
 fn a_configuration_that_others_hold_in_their_hands() {
     require!(Root, Cgroup2, Bpf, Agent);
     let world = World::new("custody").unwrap();
-    let mut start = Start::new(&world);
+    let mut start = Start::new(&world).unwrap();
     chown(&start.config, Some(1000), None).unwrap();
-    start.refused(2, "chown root");
+    start.refused(2, "chown root").unwrap();
     chown(&start.config, Some(0), None).unwrap();
     let mode = |mode| {
         let permissions = std::fs::Permissions::from_mode(mode);
         std::fs::set_permissions(&start.config, permissions).unwrap();
     };
     mode(0o666);
-    start.refused(2, "chmod go-w");
+    start.refused(2, "chmod go-w").unwrap();
     mode(0o644);
     let link = world.directory().join("etc/link.toml");
     symlink(&start.config, &link).unwrap();
     let file = std::mem::replace(&mut start.config, link);
-    start.refused(2, "name the file itself");
+    start.refused(2, "name the file itself").unwrap();
     start.config = file;
-    start.mended();
+    start.mended().unwrap();
 }
