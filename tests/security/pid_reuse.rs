@@ -79,7 +79,7 @@ fn story(world: &World, first: &str, uid: u32) -> Result<(String, usize)> {
     let target = format!("{TOKEN}&bypass_cache=true");
     let request = String::from_utf8(get(&target))?.replace("\r\n", "\\r\\n");
     let script = STORY.replace("@REQUEST@", &request);
-    // Longer than a tick of /proc (10 ms), in which a start time is read.
+    // Longer than a tick of /proc (10 ms), in which start times are read. Within one, see the threat model.
     let arguments = ["-c", &script, first, &uid.to_string(), "0.05"];
     let root = world.workload("billing").uid(0).gid(0);
     let output = root.run(Path::new("/usr/bin/python3"), &arguments)?;

@@ -1,5 +1,9 @@
 //! Pins a process and proves that it is the recorded one: descriptor first, then the comparison, so that a pid which is
 //! reused meanwhile can't pass. Never returns facts of a process whose start time differs from the record's.
+//!
+//! `/proc` tells start times in ticks of 10 ms, the record in nanoseconds: a successor that gets the same pid within the tick
+//! in which its predecessor started, as the same user in the same cgroup, passes for it where the predecessor was never
+//! attested. User, group, cgroup and executable are compared with it all the same. Once pinned, a process is told apart exactly.
 
 use imds_guard_ebpf::{CallerRecord, missing};
 use nix::errno::Errno;
