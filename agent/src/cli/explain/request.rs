@@ -133,7 +133,12 @@ mod tests {
                 "{text}"
             );
         }
-        for bad in ["", "GET /a /b", "GET /latest/../x", "GET /metadata/nothing"] {
+        for bad in [
+            "",
+            "GET /a /b",
+            "GET /latest/../x",
+            "GET /metadata/%2e%2e/x",
+        ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
     }
