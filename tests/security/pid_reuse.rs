@@ -95,6 +95,7 @@ fn story(world: &World, first: &str, uid: u32) -> Result<(String, usize)> {
 }
 
 #[test]
+#[ignore = "kernel: cargo xtask test kernel"]
 fn who_takes_the_pid_gets_nothing_over_a_connection_that_was_never_used() -> Result<()> {
     require!(Root, Cgroup2, Bpf, Agent);
     let world = World::new("pid-first")?;
@@ -105,6 +106,7 @@ fn who_takes_the_pid_gets_nothing_over_a_connection_that_was_never_used() -> Res
 }
 
 #[test]
+#[ignore = "kernel: cargo xtask test kernel"]
 fn who_takes_the_pid_gets_nothing_over_a_connection_that_was_served_before() -> Result<()> {
     require!(Root, Cgroup2, Bpf, Agent);
     let world = World::new("pid-kept")?;
@@ -115,6 +117,7 @@ fn who_takes_the_pid_gets_nothing_over_a_connection_that_was_served_before() -> 
 }
 
 #[test]
+#[ignore = "kernel: cargo xtask test kernel"]
 fn who_takes_the_pid_of_an_attested_process_is_attested_anew() -> Result<()> {
     require!(Root, Cgroup2, Bpf, Agent);
     let world = World::new("pid-other")?;

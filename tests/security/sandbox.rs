@@ -29,6 +29,7 @@ fn proxy_of(agent: &AgentProcess) -> Result<Pid> {
 }
 
 #[test]
+#[ignore = "kernel: cargo xtask test kernel"]
 fn the_proxy_holds_no_capability_and_sees_no_file() -> Result<()> {
     require!(Root, Cgroup2, Bpf, Agent);
     let world = World::new("sandbox")?;
@@ -79,6 +80,7 @@ fn inject(pid: Pid, call: i64, arguments: [u64; 3]) -> Result<WaitStatus> {
 }
 
 #[test]
+#[ignore = "kernel: cargo xtask test kernel"]
 #[cfg(target_arch = "x86_64")]
 fn a_forbidden_system_call_kills_the_proxy_and_another_one_serves() -> Result<()> {
     require!(Root, Cgroup2, Bpf, Agent);
@@ -124,6 +126,7 @@ fn a_forbidden_system_call_kills_the_proxy_and_another_one_serves() -> Result<()
 }
 
 #[test]
+#[ignore = "kernel: cargo xtask test kernel"]
 #[cfg(target_arch = "x86_64")]
 fn a_listed_system_call_put_in_the_same_way_does_not_kill_it() -> Result<()> {
     require!(Root, Cgroup2, Bpf, Agent);
@@ -136,6 +139,7 @@ fn a_listed_system_call_put_in_the_same_way_does_not_kill_it() -> Result<()> {
 }
 
 #[test]
+#[ignore = "kernel: cargo xtask test kernel"]
 fn a_killed_proxy_leaks_nothing_and_another_one_serves_those_who_waited() -> Result<()> {
     require!(Root, Cgroup2, Bpf, Agent);
     let world = World::new("killed")?;
