@@ -13,6 +13,7 @@ mod endpoints;
 pub mod environment;
 mod error;
 mod events;
+pub mod layer;
 mod listeners;
 mod load;
 mod offsets;
