@@ -16,6 +16,7 @@ mod events;
 pub mod layer;
 mod listeners;
 mod load;
+pub mod nft;
 mod offsets;
 mod pins;
 
