@@ -6,7 +6,7 @@
 use crate::{AZURE_IMDS, World};
 use anyhow::{Context, Result};
 use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -21,6 +21,8 @@ pub struct Received {
     pub line: String,
     /// Each header, as it came.
     pub headers: Vec<String>,
+    /// Whose address it came from.
+    pub from: IpAddr,
 }
 
 /// How it behaves, beside answering as the real service does.
@@ -47,14 +49,19 @@ pub struct FakeAzure {
     received: Arc<Mutex<Vec<Received>>>,
     connections: Arc<AtomicUsize>,
     manner: Arc<Mutex<Manner>>,
+    listener: Option<Arc<TcpListener>>,
 }
 
 impl FakeAzure {
     pub(crate) fn start(world: &World) -> Result<Self> {
-        let listener = world.enter(|| {
+        let listener = world.enter_cloud(|| {
             TcpListener::bind(AZURE_IMDS).context("bind the metadata address inside the world")
         })?;
-        let server = Self::default();
+        let listener = Arc::new(listener);
+        let server = Self {
+            listener: Some(Arc::clone(&listener)),
+            ..Self::default()
+        };
         let accepting = server.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -69,6 +76,15 @@ impl FakeAzure {
     /// Behave like this from the next request on.
     pub fn behave(&self, manner: Manner) {
         *self.manner.lock().unwrap_or_else(PoisonError::into_inner) = manner;
+    }
+
+    /// Send packets that live for so many hops, as clouds do to keep containers out. From the next connection on.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn hop_limit(&self, hops: u32) -> Result<()> {
+        let listener = self.listener.as_ref().context("not listening")?;
+        listener.set_ttl(hops).context("set the hop limit")
     }
 
     /// How many connections it took so far.
@@ -87,6 +103,9 @@ impl FakeAzure {
     }
 
     fn serve(&self, stream: &TcpStream) -> Option<()> {
+        let from = stream
+            .peer_addr()
+            .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
         let mut lines = BufReader::new(stream).lines();
         loop {
             let line = lines.next()?.ok()?;
@@ -99,7 +118,11 @@ impl FakeAzure {
             self.received
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
-                .push(Received { line, headers });
+                .push(Received {
+                    line,
+                    headers,
+                    from,
+                });
             let manner = *self.manner.lock().unwrap_or_else(PoisonError::into_inner);
             match manner {
                 Manner::Silent => {

@@ -15,6 +15,7 @@ mod netns;
 mod python;
 mod require;
 mod response;
+mod space;
 mod workload;
 mod world;
 
@@ -26,6 +27,7 @@ pub use cgroup::{Cgroup, leftovers};
 pub use python::Python;
 pub use require::{Need, demand};
 pub use response::Response;
+pub use space::Space;
 pub use workload::{Caller, Workload};
 pub use world::World;
 

@@ -1,6 +1,6 @@
 //! Workloads: real processes with a uid, gids and a cgroup, that dial the metadata service like anybody.
 
-use crate::{Response, World, binary};
+use crate::{Response, Space, World, binary};
 use anyhow::{Context, Result, bail};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -14,6 +14,7 @@ pub struct Workload<'w> {
     gid: u32,
     groups: Vec<u32>,
     cgroup: String,
+    space: Option<&'w Space>,
 }
 
 impl<'w> Workload<'w> {
@@ -24,6 +25,7 @@ impl<'w> Workload<'w> {
             gid: 2000,
             groups: Vec::new(),
             cgroup: format!("{name}.service"),
+            space: None,
         }
     }
 
@@ -53,6 +55,15 @@ impl<'w> Workload<'w> {
     pub fn in_cgroup(self, path: &str) -> Self {
         Self {
             cgroup: path.to_owned(),
+            ..self
+        }
+    }
+
+    /// In this network namespace instead of the world's own.
+    #[must_use]
+    pub fn in_space(self, space: &'w Space) -> Self {
+        Self {
+            space: Some(space),
             ..self
         }
     }
@@ -93,8 +104,7 @@ impl<'w> Workload<'w> {
         command
             .envs(environment.iter().copied())
             .stdin(Stdio::null());
-        self.world
-            .enter(move || command.output().context("could not start a workload"))
+        self.enter(move || command.output().context("could not start a workload"))
     }
 
     /// Start `program` as this workload, with pipes for all three of its streams.
@@ -107,8 +117,14 @@ impl<'w> Workload<'w> {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        self.world
-            .enter(move || command.spawn().context("could not start a workload"))
+        self.enter(move || command.spawn().context("could not start a workload"))
+    }
+
+    fn enter<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        match self.space {
+            Some(space) => self.world.enter_space(space, work),
+            None => self.world.enter(work),
+        }
     }
 
     /// Dial `address` as this workload, and hold the connection.
@@ -116,8 +132,16 @@ impl<'w> Workload<'w> {
     /// # Errors
     /// When the connection is refused: the message is the operating system's.
     pub fn connect(&self, address: &str) -> Result<Caller> {
+        self.connect_with(address, &[])
+    }
+
+    /// The same, with options of `probe` (`--device=tw-up`, `--within=1000`).
+    ///
+    /// # Errors
+    /// As [`Workload::connect`].
+    pub fn connect_with(&self, address: &str, options: &[&str]) -> Result<Caller> {
         let probe = self.world.show(&binary("probe")?, "probe")?;
-        Caller::new(self.spawn(&probe, &[address])?)
+        Caller::new(self.spawn(&probe, &[options, &[address]].concat())?)
     }
 
     /// One request over a connection of its own to Azure's address, as SDKs send it (`Metadata: true`).

@@ -2,12 +2,13 @@
 
 use crate::cgroup::{Cgroup, PREFIX};
 use crate::netns::Namespaces;
-use crate::{Agent, FakeAzure, Workload};
+use crate::{Agent, FakeAzure, Space, Workload};
 use anyhow::{Context, Result};
 use nix::mount::{MsFlags, mount};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU8, Ordering};
 use tempfile::TempDir;
 
 /// One test's own network, cgroup, bpffs and directory.
@@ -16,6 +17,8 @@ pub struct World {
     // Dropped in this order: first all processes end (cgroup), then the namespaces go, then the files.
     cgroup: Cgroup,
     namespaces: Namespaces,
+    cloud: Option<Space>,
+    containers: AtomicU8,
     directory: TempDir,
 }
 
@@ -25,6 +28,21 @@ impl World {
     /// # Errors
     /// When the machine lacks root, cgroup v2 or bpffs: call [`require!`](crate::require!) first for a plainer word.
     pub fn new(name: &str) -> Result<Self> {
+        Self::create(name, true)
+    }
+
+    /// A new world in which the real services are not on its own loopback but a cable away, as they are from a cloud machine:
+    /// what reaches them left this host, by a route, from an address. Containers are routed ([`World::container`]).
+    ///
+    /// # Errors
+    /// As [`World::new`].
+    pub fn with_cloud(name: &str) -> Result<Self> {
+        let mut world = Self::create(name, false)?;
+        world.cloud = Some(world.enter(Space::cloud)?);
+        Ok(world)
+    }
+
+    fn create(name: &str, metadata: bool) -> Result<Self> {
         let directory = tempfile::Builder::new()
             .prefix(&format!("{PREFIX}{}.{name}.", std::process::id()))
             .tempdir()?;
@@ -36,12 +54,57 @@ impl World {
         // Signing keys: the agent refuses a directory that others may read.
         let state = directory.path().join("state");
         fs::set_permissions(state, fs::Permissions::from_mode(0o700))?;
-        let namespaces = Namespaces::create(&directory.path().join("bpf"))?;
+        let namespaces = Namespaces::create(&directory.path().join("bpf"), metadata)?;
         Ok(Self {
             cgroup: Cgroup::child(name)?,
             namespaces,
+            cloud: None,
+            containers: AtomicU8::new(0),
             directory,
         })
+    }
+
+    /// A network namespace that has a loopback alone: what `--network none` gives.
+    ///
+    /// # Errors
+    /// When it can't be made.
+    pub fn unconnected(&self) -> Result<Space> {
+        self.enter(Space::alone)
+    }
+
+    /// A network namespace behind a veth pair, routed by the world's own: 10.201.N.2.
+    ///
+    /// # Errors
+    /// When it can't be made, or after 250 of them.
+    pub fn container(&self) -> Result<Space> {
+        let number = self.containers.fetch_add(1, Ordering::Relaxed);
+        self.enter(|| Space::container(number))
+    }
+
+    /// Run `work` on a thread inside `space`, with the world's mount namespace.
+    ///
+    /// # Errors
+    /// Those of `work`, and of entering.
+    pub fn enter_space<T: Send>(
+        &self,
+        space: &Space,
+        work: impl FnOnce() -> Result<T> + Send,
+    ) -> Result<T> {
+        self.enter(|| {
+            space.join()?;
+            work()
+        })
+    }
+
+    /// Where the real services stand.
+    pub(crate) fn enter_cloud<T: Send>(
+        &self,
+        work: impl FnOnce() -> Result<T> + Send,
+    ) -> Result<T> {
+        match &self.cloud {
+            Some(cloud) => self.enter_space(cloud, work),
+            None => self.enter(work),
+        }
     }
 
     /// The cgroup that holds everything of this world; interception is attached here.
@@ -125,7 +188,7 @@ impl World {
         Agent::new(self)
     }
 
-    /// A server at 169.254.169.254:80 of this world, standing for Azure's real one.
+    /// A server at 169.254.169.254:80 of this world, or of its cloud, standing for Azure's real one.
     ///
     /// # Errors
     /// When it can't listen.

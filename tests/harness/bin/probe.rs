@@ -1,26 +1,79 @@
-//! `probe ADDRESS`: dial it, write `C` to stdout, then carry stdin to the connection and the connection to stdout.
+//! `probe [OPTION…] ADDRESS`: dial it, write `C` to stdout, then carry stdin to the connection and the connection to stdout.
 //!
 //! It is what a workload of a test runs, so that the connection is a real process's. Exits 7 when the connection is refused.
+//! Options are what programs do to a socket before they connect it: `--device=NAME`, `--mark=NUMBER`, `--source=ADDRESS`;
+//! `--within=MILLISECONDS` is how long the kernel may try.
 #![forbid(unsafe_code)]
 #![expect(
     clippy::print_stderr,
     reason = "the reason for a refused connection is its output"
 )]
 
-use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::io::{Error, Read, Result, Write};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
 use std::process::ExitCode;
 
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt,
+};
+use nix::sys::time::{TimeVal, TimeValLike};
+
 fn main() -> ExitCode {
-    let Some(address) = std::env::args().nth(1) else {
-        eprintln!("usage: probe ADDRESS:PORT");
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    let Some(address) = arguments.pop() else {
+        eprintln!("usage: probe [OPTION…] ADDRESS:PORT");
         return ExitCode::from(2);
     };
-    match TcpStream::connect(&address) {
+    match dial(&address, &arguments) {
         Ok(stream) => carry(stream),
         Err(error) => {
             eprintln!("{error}");
             ExitCode::from(7)
+        }
+    }
+}
+
+fn dial(address: &str, options: &[String]) -> Result<TcpStream> {
+    let address: SocketAddr = address.parse().map_err(Error::other)?;
+    let family = if address.is_ipv4() {
+        AddressFamily::Inet
+    } else {
+        AddressFamily::Inet6
+    };
+    let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    for option in options {
+        let (name, value) = option.split_once('=').unwrap_or((option, ""));
+        match name {
+            "--device" => setsockopt(&fd, sockopt::BindToDevice, &value.into())?,
+            "--mark" => {
+                let mark = value.parse().map_err(Error::other)?;
+                setsockopt(&fd, sockopt::Mark, &mark)?;
+            }
+            "--source" => {
+                let source: IpAddr = value.parse().map_err(Error::other)?;
+                bind(
+                    fd.as_raw_fd(),
+                    &SockaddrStorage::from(SocketAddr::new(source, 0)),
+                )?;
+            }
+            "--within" => {
+                let milliseconds = value.parse().map_err(Error::other)?;
+                setsockopt(
+                    &fd,
+                    sockopt::SendTimeout,
+                    &TimeVal::milliseconds(milliseconds),
+                )?;
+            }
+            _ => return Err(Error::other(format!("no such option: {option}"))),
+        }
+    }
+    match connect(fd.as_raw_fd(), &SockaddrStorage::from(address)) {
+        // What connect(2) says when SO_SNDTIMEO is over.
+        Err(nix::errno::Errno::EINPROGRESS) => Err(std::io::ErrorKind::TimedOut.into()),
+        done => {
+            done?;
+            Ok(TcpStream::from(fd))
         }
     }
 }
@@ -47,7 +100,7 @@ fn carry(stream: TcpStream) -> ExitCode {
 }
 
 /// Like `io::copy`, flushing after each piece: stdout is line buffered, and heads end in the middle of nowhere.
-fn pump(from: &mut impl Read, to: &mut impl Write) -> std::io::Result<()> {
+fn pump(from: &mut impl Read, to: &mut impl Write) -> Result<()> {
     let mut piece = [0; 16 * 1024];
     loop {
         match from.read(&mut piece)? {

@@ -129,3 +129,27 @@ fn a_world_leaves_nothing_behind() {
     );
     assert!(!cgroup.exists() && !directory.exists());
 }
+
+#[test]
+#[ignore = "kernel: cargo xtask test kernel"]
+fn a_cloud_a_cable_away_sees_who_asks_and_one_hop_keeps_containers_out() {
+    require!(Root, Cgroup2);
+    let world = World::with_cloud("cloud").unwrap();
+    let azure = world.azure().unwrap();
+    let (container, none) = (world.container().unwrap(), world.unconnected().unwrap());
+    assert_eq!(world.workload("host").get(TOKEN).unwrap().status, 200);
+    let pod = world.workload("pod").in_space(&container);
+    assert_eq!(pod.get(TOKEN).unwrap().status, 200);
+    let from: Vec<String> = azure
+        .received()
+        .iter()
+        .map(|received| received.from.to_string())
+        .collect();
+    assert_eq!(from, ["10.200.0.1", "10.201.0.2"]);
+    let cut_off = world.workload("none").in_space(&none).get(TOKEN);
+    assert!(cut_off.unwrap_err().to_string().contains("unreachable"));
+    azure.hop_limit(1).unwrap();
+    assert_eq!(world.workload("host").get(TOKEN).unwrap().status, 200);
+    let late = pod.connect_with(AZURE_IMDS, &["--within=700"]);
+    assert!(late.unwrap_err().to_string().contains("timed out"));
+}

@@ -1,0 +1,94 @@
+//! Network namespaces beside a world's own: the cloud, behind a cable, and containers, behind another or behind nothing.
+//!
+//! Every interface in them is a veth end made here, between namespaces made here; their names begin with
+//! [`crate::netns::INSIDE`], and the harness refuses to work where there is any other.
+
+use crate::netns::{self, ip};
+use anyhow::{Context, Result};
+use nix::sched::{CloneFlags, setns, unshare};
+use std::fs::{self, File};
+use std::net::Ipv4Addr;
+use std::os::fd::AsRawFd;
+
+/// A network namespace of a world, beside the world's own.
+#[derive(Debug)]
+pub struct Space {
+    net: File,
+    address: Option<Ipv4Addr>,
+}
+
+impl Space {
+    /// An empty one: a loopback, and it is up. What `--network none` gives.
+    pub(crate) fn alone() -> Result<Self> {
+        netns::on_new_thread(|| {
+            unshare(CloneFlags::CLONE_NEWNET).context("unshare: namespaces need root")?;
+            netns::refuse_a_way_out()?;
+            ip(&["link", "set", "lo", "up"])?;
+            let net = File::open("/proc/thread-self/ns/net").context("our own namespace")?;
+            Ok(Self { net, address: None })
+        })
+    }
+
+    /// Its own address on its cable; none where it has no cable.
+    #[must_use]
+    pub const fn address(&self) -> Option<Ipv4Addr> {
+        self.address
+    }
+
+    /// Moves the calling thread in. To be called inside [`crate::World::enter`], whose threads live for one piece of work.
+    pub(crate) fn join(&self) -> Result<()> {
+        setns(&self.net, CloneFlags::CLONE_NEWNET).context("setns net")?;
+        netns::refuse_a_way_out()
+    }
+
+    /// Runs `work` on a thread inside.
+    pub(crate) fn enter<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        netns::on_new_thread(|| {
+            self.join()?;
+            work()
+        })
+    }
+
+    /// A cable from the calling thread's namespace, where its end is `near` and has `address` with a last byte of 1, to this
+    /// one, where it is `far` with a last byte of 2.
+    fn cable(&mut self, near: &str, far: &str, address: [u8; 3]) -> Result<()> {
+        let [a, b, c] = address;
+        let there = format!("/proc/{}/fd/{}", std::process::id(), self.net.as_raw_fd());
+        ip(&[
+            "link", "add", near, "type", "veth", "peer", "name", far, "netns", &there,
+        ])?;
+        up(near, &format!("{a}.{b}.{c}.1/24"))?;
+        self.enter(|| up(far, &format!("{a}.{b}.{c}.2/24")))?;
+        self.address = Some(Ipv4Addr::new(a, b, c, 2));
+        Ok(())
+    }
+
+    /// The cloud's side: it has the metadata addresses, and the calling thread's namespace reaches it through a cable. To
+    /// be called once per world, inside of it.
+    pub(crate) fn cloud() -> Result<Self> {
+        let mut cloud = Self::alone()?;
+        cloud.cable("tw-up", "tw-down", [10, 200, 0])?;
+        cloud.enter(|| {
+            netns::add_metadata_addresses()?;
+            // Containers keep their addresses: whoever is asked can tell who asks.
+            ip(&["route", "add", "10.201.0.0/16", "via", "10.200.0.1"])
+        })?;
+        ip(&["route", "add", "default", "via", "10.200.0.2"])?;
+        fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("ip_forward")?;
+        Ok(cloud)
+    }
+
+    /// A container, the `number`th of its world, routed by the calling thread's namespace. To be called inside the world.
+    pub(crate) fn container(number: u8) -> Result<Self> {
+        let mut container = Self::alone()?;
+        container.cable(&format!("tw-s{number}"), "tw-eth", [10, 201, number])?;
+        let gateway = format!("10.201.{number}.1");
+        container.enter(|| ip(&["route", "add", "default", "via", &gateway]))?;
+        Ok(container)
+    }
+}
+
+fn up(interface: &str, address: &str) -> Result<()> {
+    ip(&["address", "add", address, "dev", interface])?;
+    ip(&["link", "set", interface, "up"])
+}
