@@ -39,7 +39,17 @@ pub(crate) const REST: &[Package] = &[
     package("wrk", "load, in bench"),
     package("nginx-light", "the reverse proxy that bench compares with"),
     package("python3-venv", "a place for the real SDK"),
-    package("mmdebstrap", "the root file system of the systemd suite"),
+    package("mmdebstrap", "the root file systems of tests"),
+    package(
+        "debian-archive-keyring",
+        "Debian's signatures on kernels to test on",
+    ),
+    package("qemu-system-x86", "machines with other kernels, and guests"),
+    package("qemu-system-arm", "the same on arm64"),
+    package("kmod", "which modules such a machine needs"),
+    package("cpio", "the archive that it boots into"),
+    package("xz-utils", "modules are packed so"),
+    package("zstd", "or so"),
 ];
 
 /// The names among `packages` that dpkg doesn't know as installed.

@@ -24,6 +24,7 @@ mod test;
 mod tidy;
 mod tool;
 mod toolchain;
+mod vm;
 mod workspace;
 
 use clap::{Parser, Subcommand};
@@ -64,6 +65,8 @@ enum Verb {
     ///
     /// Its exit code says whether everything could be measured, never whether it was fast.
     Bench(bench::Options),
+    /// Fetch the kernels for emulated machines from Debian's archive (once a day at most), and lay out target/vm/guest.
+    Kernels,
     /// Everything that must hold before a change lands: fmt, tidy, clippy, deny, doc, test.
     Ci,
     /// The rules of the house that no compiler knows: lints taken by each crate, module docs, sizes, the tree's top.
@@ -93,6 +96,7 @@ fn main() -> ExitCode {
         Verb::Run(options) => demo::run(&options),
         Verb::Test(options) => test::run(&options),
         Verb::Bench(options) => bench::run(&options),
+        Verb::Kernels => vm::fetch(),
         Verb::Ci => ci::run(),
         Verb::Tidy => tidy::run(),
         Verb::Clean => clean(),
