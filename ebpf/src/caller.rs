@@ -11,7 +11,7 @@ use aya_ebpf::helpers::{
     bpf_get_current_uid_gid, bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_probe_read_kernel,
     bpf_skc_to_tcp_sock,
 };
-use imds_guard_ebpf::{CallerRecord, EndpointKey, Upid, missing};
+use imds_guard_ebpf::{ABSENT, CallerRecord, EndpointKey, Upid, missing};
 
 use crate::globals::{offset, pid_namespace};
 
@@ -107,6 +107,7 @@ fn number_in(namespace: u32, task: u64) -> Option<u32> {
 #[inline(always)]
 fn leader(record: &mut CallerRecord, task: u64) -> u32 {
     record.start_boottime = 0;
+    record.process_inode = 0;
     record.comm = [0; 16];
     record.parent_tgid = 0;
     let mut gone = missing::START | missing::COMM | missing::PARENT;
@@ -115,6 +116,7 @@ fn leader(record: &mut CallerRecord, task: u64) -> u32 {
             record.start_boottime = start;
             gone &= !missing::START;
         }
+        record.process_inode = process_inode(leader).unwrap_or(0);
         if let Some(comm) = read::<[u8; 16]>(leader, offset!(task_comm)) {
             record.comm = comm;
             gone &= !missing::COMM;
@@ -127,6 +129,16 @@ fn leader(record: &mut CallerRecord, task: u64) -> u32 {
         }
     }
     gone
+}
+
+/// The number of a group leader's process in pidfs, which is never given twice.
+#[inline(always)]
+fn process_inode(leader: u64) -> Option<u64> {
+    if offset!(pid_ino) == u64::from(ABSENT) {
+        return None;
+    }
+    let pid = read::<u64>(leader, offset!(task_thread_pid))?;
+    read(pid, offset!(pid_ino))
 }
 
 /// Effective ids from the subjective credentials (`cred`, not `real_cred`): those the connect is judged by.

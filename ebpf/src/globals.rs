@@ -28,6 +28,7 @@ static OFFSETS: Offsets = Offsets {
     cgroup_kn: 0,
     kernfs_id: 0,
     task_thread_pid: 0,
+    pid_ino: 0,
     pid_level: 0,
     pid_numbers: 0,
     pid_namespace_inum: 0,

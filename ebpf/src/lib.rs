@@ -8,7 +8,7 @@
 #![cfg_attr(target_arch = "bpf", no_std)]
 
 /// Raised whenever the layout or the meaning of anything in a pinned map changes.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Map names as the loader and the pin directory know them.
 pub mod map {
@@ -84,6 +84,9 @@ pub struct CallerRecord {
     pub socket_cgroup_id: u64,
     /// Start of the process (group leader) in nanoseconds of `CLOCK_BOOTTIME`; `/proc/PID/stat` shows it in ticks.
     pub start_boottime: u64,
+    /// Number of the process in pidfs, never given twice since boot: the inode of its pidfd. 0 where the kernel has none
+    /// (before 6.9).
+    pub process_inode: u64,
     /// Inode number of the executable.
     pub exe_inode: u64,
     /// Address as dialled, network order, IPv4 as `::ffff:a.b.c.d`.
@@ -122,6 +125,7 @@ impl CallerRecord {
         cgroup_id: 0,
         socket_cgroup_id: 0,
         start_boottime: 0,
+        process_inode: 0,
         exe_inode: 0,
         address: [0; 16],
         comm: [0; 16],
@@ -304,6 +308,8 @@ pub struct Offsets {
     pub kernfs_id: u32,
     /// `task_struct.thread_pid`
     pub task_thread_pid: u32,
+    /// `pid.ino`, or [`ABSENT`] before 6.9.
+    pub pid_ino: u32,
     /// `pid.level`
     pub pid_level: u32,
     /// `pid.numbers`: one [`Upid`] per level of namespaces, the outermost first.
@@ -311,6 +317,9 @@ pub struct Offsets {
     /// `pid_namespace.ns.inum`
     pub pid_namespace_inum: u32,
 }
+
+/// An offset of [`Offsets`] that the running kernel doesn't have.
+pub const ABSENT: u32 = u32::MAX;
 
 /// The kernel's `struct upid`; the loader checks the running kernel's against it.
 #[repr(C)]
@@ -381,17 +390,17 @@ mod pod {
 // No padding, and offsets that a pinned map of this ABI_VERSION has for good.
 const _: () = {
     use core::mem::{align_of, offset_of, size_of};
-    assert!(size_of::<CallerRecord>() == 6 * 8 + 2 * 16 + 9 * 4 + 2 * 2);
-    assert!(offset_of!(CallerRecord, address) == 48);
-    assert!(offset_of!(CallerRecord, comm) == 64);
-    assert!(offset_of!(CallerRecord, exe_dev) == 80);
-    assert!(offset_of!(CallerRecord, endpoint_id) == 108);
-    assert!(offset_of!(CallerRecord, family) == 118);
+    assert!(size_of::<CallerRecord>() == 7 * 8 + 2 * 16 + 9 * 4 + 2 * 2);
+    assert!(offset_of!(CallerRecord, address) == 56);
+    assert!(offset_of!(CallerRecord, comm) == 72);
+    assert!(offset_of!(CallerRecord, exe_dev) == 88);
+    assert!(offset_of!(CallerRecord, endpoint_id) == 116);
+    assert!(offset_of!(CallerRecord, family) == 126);
     assert!(size_of::<HandshakeKey>() == 32 && align_of::<HandshakeKey>() == 8);
     assert!(size_of::<EndpointKey>() == 20 && align_of::<EndpointKey>() == 4);
     assert!(size_of::<Endpoint>() == 8);
     assert!(size_of::<ObserveEvent>() == size_of::<CallerRecord>() + 8);
-    assert!(size_of::<Offsets>() == 21 * 4);
+    assert!(size_of::<Offsets>() == 22 * 4);
     assert!(size_of::<Upid>() == 16 && offset_of!(Upid, namespace) == 8);
 };
 

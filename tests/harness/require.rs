@@ -14,6 +14,8 @@ pub enum Need {
     Bpf,
     /// The agent's binary, built.
     Agent,
+    /// A kernel that numbers processes for good (pidfs, 6.9): two pidfds have two inodes.
+    PidFs,
 }
 
 impl Need {
@@ -31,8 +33,20 @@ impl Need {
             Self::Agent => crate::binary("imds-guard")
                 .map(drop)
                 .map_err(|e| format!("the agent: {e:#}")),
+            Self::PidFs if !numbers_processes() => {
+                Err("a kernel that numbers processes (pidfs, 6.9)".into())
+            }
             _ => Ok(()),
         }
+    }
+}
+
+/// Before pidfs, all pidfds share one anonymous inode.
+fn numbers_processes() -> bool {
+    let inode = |pid| imds_guard::sys::pidfd::PidFd::open(pid).and_then(|fd| fd.inode());
+    match (inode(std::process::id()), inode(1)) {
+        (Ok(ours), Ok(first)) => ours != first,
+        _ => false,
     }
 }
 

@@ -1,9 +1,9 @@
 //! Pins a process and proves that it is the recorded one: descriptor first, then the comparison, so that a pid which is
-//! reused meanwhile can't pass. Never returns facts of a process whose start time differs from the record's.
+//! reused meanwhile can't pass. Never returns facts of another process than the record's.
 //!
-//! `/proc` tells start times in ticks of 10 ms, the record in nanoseconds: a successor that gets the same pid within the tick
-//! in which its predecessor started, as the same user in the same cgroup, passes for it where the predecessor was never
-//! attested. User, group, cgroup and executable are compared with it all the same. Once pinned, a process is told apart exactly.
+//! From 6.9 a pidfd's inode names the process for good, and the record has it. Before, the start time must do, which `/proc`
+//! tells in ticks of 10 ms: a successor that gets the same pid within the tick in which its predecessor started, as the same
+//! user in the same cgroup, passes for it where the predecessor was never attested.
 
 use imds_guard_ebpf::{CallerRecord, missing};
 use nix::errno::Errno;
@@ -31,11 +31,21 @@ pub fn pin(
     }
     let tgid = record.tgid;
     let (pidfd, dir) = open(proc, tgid)?;
-    if start_ticks(&dir, tgid)? != record.start_boottime / NANOS_PER_TICK {
+    let same_start = start_ticks(&dir, tgid)? == record.start_boottime / NANOS_PER_TICK;
+    if !same_start || !same_inode(record, &pidfd)? {
         return Err(AttestError::Recycled(tgid));
     }
     unchanged(record, &pidfd, &dir, cgroups)?;
     Ok((pidfd, dir))
+}
+
+/// Whether the kernel's own number of the process is the recorded one; true where it numbers none.
+fn same_inode(record: &CallerRecord, pidfd: &PidFd) -> Result<bool, AttestError> {
+    let unreadable = |errno| AttestError::Unreadable(record.tgid, "pidfd", errno);
+    match record.process_inode {
+        0 => Ok(true),
+        recorded => Ok(pidfd.inode().map_err(unreadable)? == recorded),
+    }
 }
 
 fn open(proc: &Proc, tgid: u32) -> Result<(PidFd, ProcessDir), AttestError> {

@@ -1,6 +1,7 @@
 //! Attestation of real processes, on the real `/proc`.
 
 use super::*;
+use crate::sys::pidfd::PidFd;
 use std::process::{Child, Command};
 
 struct Running(Child);
@@ -78,6 +79,21 @@ fn another_start_time_is_another_process() {
         attestor.attest(&record),
         Err(AttestError::Recycled(_))
     ));
+}
+
+#[test]
+fn another_inode_of_the_pidfd_is_another_process() {
+    let sleep = Running::start("sleep", &["60"]);
+    let mut attestor = attestor();
+    let mut record = attestor.record_of(sleep.0.id()).unwrap();
+    record.process_inode = PidFd::open(sleep.0.id()).unwrap().inode().unwrap();
+    let mut other = record;
+    other.process_inode += 1;
+    assert!(matches!(
+        attestor.attest(&other),
+        Err(AttestError::Recycled(_))
+    ));
+    attestor.attest(&record).unwrap();
 }
 
 #[test]

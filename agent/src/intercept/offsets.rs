@@ -4,7 +4,7 @@
 //! the 150 that a start may take. It indexes the types once, then walks by name through anonymous members.
 //! Format: Documentation/bpf/btf.rst of the kernel.
 
-use imds_guard_ebpf::Offsets;
+use imds_guard_ebpf::{ABSENT, Offsets};
 
 use super::InterceptError;
 
@@ -53,6 +53,7 @@ pub(super) fn of_running_kernel() -> Result<Offsets, InterceptError> {
         cgroup_kn: at("cgroup", "kn")?,
         kernfs_id: at("kernfs_node", "id")?,
         task_thread_pid: at("task_struct", "thread_pid")?,
+        pid_ino: btf.offset("pid", "ino").unwrap_or(ABSENT),
         pid_level: at("pid", "level")?,
         pid_numbers: at("pid", "numbers")?,
         pid_namespace_inum: at("pid_namespace", "ns.inum")?,

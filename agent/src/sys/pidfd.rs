@@ -80,6 +80,15 @@ impl PidFd {
         }
     }
 
+    /// Number of the process in pidfs (kernel ≥ 6.9), which no other gets before the next boot. On an older kernel all
+    /// pidfds share one inode.
+    ///
+    /// # Errors
+    /// The errno of `fstat(2)`.
+    pub fn inode(&self) -> Result<u64, Errno> {
+        nix::sys::stat::fstat(&self.0).map(|stat| stat.st_ino)
+    }
+
     /// Whether the whole process has exited (a zombie counts as exited).
     ///
     /// # Errors
