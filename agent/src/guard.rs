@@ -15,6 +15,7 @@ mod notify;
 mod policy;
 mod seam;
 mod service;
+mod spaces;
 mod start;
 
 pub use error::GuardError;

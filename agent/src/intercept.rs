@@ -1,5 +1,5 @@
 //! Interception in the kernel: loads, attaches and pins the programs, opens and marks listeners, and is the only way to
-//! the kernel's maps.
+//! the kernel's maps. Each network namespace needs listeners of its own: [`namespaces`].
 //!
 //! The walk of a start: [`environment`] (is this host fit?), [`listeners`] (is the port free?), [`load`] (does the
 //! kernel take the programs?), endpoint table, marks, and last [`pins`] (in force). Whatever fails before the end
@@ -16,6 +16,7 @@ mod events;
 pub mod layer;
 mod listeners;
 mod load;
+pub mod namespaces;
 pub mod nft;
 mod offsets;
 mod pins;
@@ -24,6 +25,7 @@ use std::{
     fmt, io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use aya::{
@@ -36,8 +38,9 @@ pub use events::Events;
 pub use imds_guard_ebpf::{CallerRecord, Counter, Endpoint, EndpointKey, Mode, ObserveEvent};
 pub use listeners::Listeners;
 pub use load::embedded;
+pub use namespaces::{Change, Namespaces};
 
-use crate::sys::{bpf, netns, sockopt};
+use crate::sys::{bpf, sockopt};
 
 /// Where pins go unless configured otherwise.
 pub const DEFAULT_PIN_DIRECTORY: &str = "/sys/fs/bpf/imds-guard";
@@ -59,7 +62,8 @@ pub struct Settings {
 pub struct Interceptor {
     port: u16,
     fresh: bool,
-    listeners: Option<Listeners>,
+    listeners: Option<Arc<Listeners>>,
+    namespaces: Option<Namespaces>,
     records: OwnedFd,
     records_readonly: OwnedFd,
     upstream: OwnedFd,
@@ -99,13 +103,22 @@ impl Interceptor {
             return Err(InterceptError::NoPrograms);
         }
         let root = environment::attach_root(settings.cgroup_root.as_deref())?;
-        let listeners = Listeners::open(settings.port)?;
+        let listeners = Arc::new(Listeners::open(settings.port)?);
         let mut pins = pins::Pins::open(&settings.pin_dir)?;
         let maps = pins.maps();
         let mut ebpf = load::load(object, settings.port, &maps)?;
         let mut interceptor = Self::with_maps(&mut ebpf, &maps, settings.port, pins.is_fresh())?;
         interceptor.set_endpoints(&settings.endpoints)?;
         listeners.mark(&interceptor.listener_marks)?;
+        // Before anything is steered, so that nobody who has been served is refused meanwhile.
+        let means = namespaces::Means {
+            port: settings.port,
+            root: root.clone(),
+            marks: clone(&interceptor.listener_marks)?,
+            known: take(&mut ebpf, imds_guard_ebpf::map::NAMESPACES)?,
+            arrivals: take(&mut ebpf, imds_guard_ebpf::map::ARRIVALS)?,
+        };
+        interceptor.namespaces = Some(Namespaces::start(means, Arc::clone(&listeners))?);
         interceptor.listeners = Some(listeners);
         pins.attach(&mut ebpf, &root)?;
         pins.commit()?;
@@ -126,6 +139,7 @@ impl Interceptor {
             port,
             fresh,
             listeners: None,
+            namespaces: None,
             records: open(map::RECORDS)?,
             records_readonly: bpf::open_pinned_readonly(&pinned.join(map::RECORDS))
                 .map_err(InterceptError::system("opening the attribution map"))?,
@@ -146,20 +160,13 @@ impl Interceptor {
     }
 
     /// The listeners that [`start`](Self::start) opened in its own network namespace; once.
-    pub fn open_listeners(&mut self) -> Option<Listeners> {
+    pub fn open_listeners(&mut self) -> Option<Arc<Listeners>> {
         self.listeners.take()
     }
 
-    /// Opens and marks listeners in another network namespace (an open `/proc/PID/ns/net`, or a pidfd).
-    ///
-    /// # Errors
-    /// [`InterceptError::PortTaken`], [`InterceptError::NotPermitted`], [`InterceptError::System`].
-    pub fn open_listeners_in(&self, netns: &OwnedFd) -> Result<Listeners, InterceptError> {
-        let port = self.port;
-        let listeners = netns::within(netns, || Listeners::open(port))
-            .map_err(InterceptError::system("entering a network namespace"))??;
-        listeners.mark(&self.listener_marks)?;
-        Ok(listeners)
+    /// The listeners in all other network namespaces, those that are there among them; once.
+    pub fn namespaces(&mut self) -> Option<Namespaces> {
+        self.namespaces.take()
     }
 
     /// Makes the kernel's table equal to `endpoints`; connections meanwhile are judged by the old or the new entry.
@@ -228,6 +235,11 @@ impl Interceptor {
             .ok_or_else(|| io::Error::other("the events have a reader already"))?;
         Events::new(ring)
     }
+}
+
+fn clone(fd: &OwnedFd) -> Result<OwnedFd, InterceptError> {
+    fd.try_clone()
+        .map_err(InterceptError::system("duplicating a map's descriptor"))
 }
 
 /// The named map in its typed form.

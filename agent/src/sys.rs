@@ -3,6 +3,7 @@
 
 pub mod bpf;
 pub mod cgroup;
+pub mod clock;
 pub mod memfd;
 pub mod netns;
 pub mod pidfd;

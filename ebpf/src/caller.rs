@@ -60,7 +60,7 @@ pub(crate) unsafe fn record(
     let task = unsafe { bpf_get_current_task() };
     record.tgid = match pid_namespace() {
         0 => (bpf_get_current_pid_tgid() >> 32) as u32,
-        namespace => number_in(namespace, task).unwrap_or(0),
+        namespace => tgid_in(namespace, task).unwrap_or(0),
     };
     let mut gone = 0;
     gone |= leader(record, task);
@@ -80,15 +80,20 @@ const LEVELS: u64 = 4;
 fn tgid_of(task: u64) -> Option<u32> {
     match pid_namespace() {
         0 => read(task, offset!(task_tgid)),
-        namespace => number_in(namespace, task),
+        namespace => tgid_in(namespace, task),
     }
 }
 
 /// The number of a task's process in the pid namespace with that inode; none where the process is outside of it.
 #[inline(always)]
-fn number_in(namespace: u32, task: u64) -> Option<u32> {
-    let leader = read::<u64>(task, offset!(task_group_leader))?;
-    let pid = read::<u64>(leader, offset!(task_thread_pid))?;
+pub(crate) fn tgid_in(namespace: u32, task: u64) -> Option<u32> {
+    tid_in(namespace, read(task, offset!(task_group_leader))?)
+}
+
+/// The same of the task itself.
+#[inline(always)]
+pub(crate) fn tid_in(namespace: u32, task: u64) -> Option<u32> {
+    let pid = read::<u64>(task, offset!(task_thread_pid))?;
     let deepest = u64::from(read::<u32>(pid, offset!(pid_level))?);
     for level in 1..=LEVELS {
         if level > deepest {

@@ -13,18 +13,19 @@ use aya_ebpf::{
     EbpfContext,
     bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock_addr, bpf_sock_tuple},
     helpers::{
-        bpf_set_retval, bpf_sk_lookup_tcp, bpf_sk_release, bpf_sk_storage_delete,
-        bpf_sk_storage_get,
+        bpf_get_netns_cookie, bpf_set_retval, bpf_sk_lookup_tcp, bpf_sk_release,
+        bpf_sk_storage_delete, bpf_sk_storage_get,
     },
     macros::cgroup_sock_addr,
     programs::SockAddrContext,
 };
 use imds_guard_ebpf::{
-    AF_INET, AF_INET6, CallerRecord, Counter, Endpoint, EndpointKey, LISTENER_MARK, Mode,
+    AF_INET, AF_INET6, CallerRecord, Cause, Counter, Endpoint, EndpointKey, LISTENER_MARK, Mode,
     ObserveEvent, prefilter_bit,
 };
 
 use crate::{
+    arrival,
     caller::{self, Dialled},
     globals::proxy_port,
     maps::{ENDPOINTS, EVENTS, PREFILTER, count, listeners, records, upstream},
@@ -197,7 +198,12 @@ fn guarded<const V6: bool>(
     let refusal = if !is_tcp(ctx) {
         Some((Counter::NotTcp, EACCES))
     } else {
-        listener::<V6>(ctx).err().map(|why| (why, ECONNREFUSED))
+        listener::<V6>(ctx).err().map(|why| {
+            // SAFETY: the helper takes the program's own context.
+            let cookie = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
+            arrival::tell(cookie, Cause::NoListener);
+            (why, ECONNREFUSED)
+        })
     };
     match refusal {
         None => steer(ctx, &to),

@@ -31,9 +31,15 @@ pub mod map {
     pub const COUNTERS: &str = "COUNTERS";
     /// Ring buffer of [`ObserveEvent`](super::ObserveEvent).
     pub const EVENTS: &str = "EVENTS";
+    /// LRU hash: cookie of a network namespace to when user space was told of it, in nanoseconds of `CLOCK_MONOTONIC`, or
+    /// [`STANDING`](super::STANDING).
+    pub const NAMESPACES: &str = "NAMESPACES";
+    /// Ring buffer of [`Arrival`](super::Arrival).
+    pub const ARRIVALS: &str = "ARRIVALS";
     /// All of them: what is pinned.
-    pub const ALL: [&str; 9] = [
+    pub const ALL: [&str; 11] = [
         RECORDS, LISTENERS, UPSTREAM, HANDSHAKES, OVERFLOW, ENDPOINTS, PREFILTER, COUNTERS, EVENTS,
+        NAMESPACES, ARRIVALS,
     ];
 }
 
@@ -49,6 +55,8 @@ pub mod global {
 
 /// Value of a listener's entry in [`map::LISTENERS`].
 pub const LISTENER_MARK: u32 = 1;
+/// Value of a network namespace in [`map::NAMESPACES`] whose listener stands: its sockets are nothing new.
+pub const STANDING: u64 = u64::MAX;
 /// `AF_INET`.
 pub const AF_INET: u16 = 2;
 /// `AF_INET6`.
@@ -230,11 +238,13 @@ pub enum Counter {
     AuditPassed = 13,
     /// An observe event was lost because the ring was full.
     EventLost = 14,
+    /// A note about a namespace without a listener was lost because the ring was full: the next scan finds it.
+    ArrivalLost = 15,
 }
 
 impl Counter {
     /// How many there are.
-    pub const COUNT: u32 = 15;
+    pub const COUNT: u32 = 16;
     /// All, in order of index.
     pub const ALL: [Self; Self::COUNT as usize] = [
         Self::Steered,
@@ -252,6 +262,7 @@ impl Counter {
         Self::Observed,
         Self::AuditPassed,
         Self::EventLost,
+        Self::ArrivalLost,
     ];
 }
 
@@ -265,6 +276,34 @@ pub struct ObserveEvent {
     pub protocol: u32,
     /// The endpoint's [`Mode`] as `u32`.
     pub mode: u32,
+}
+
+/// A network namespace without a listener of the guard was seen: by the first socket made in it, or by a connect.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// Cookie of the socket's namespace.
+    pub netns_cookie: u64,
+    /// When, in nanoseconds of `CLOCK_MONOTONIC`.
+    pub at_ns: u64,
+    /// Process that did it, in the guard's pid namespace.
+    pub tgid: u32,
+    /// Its thread: threads of one process may work in different namespaces.
+    pub tid: u32,
+    /// A [`Cause`] as `u32`.
+    pub cause: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// What showed a network namespace.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// A socket was made in it.
+    Socket = 1,
+    /// A connect to a guarded address found no listener of the guard in it.
+    NoListener = 2,
 }
 
 /// Byte offsets of the kernel struct members that the programs read; user space finds them in the kernel's BTF.
@@ -384,6 +423,8 @@ mod pod {
     // SAFETY: as above.
     unsafe impl aya::Pod for super::ObserveEvent {}
     // SAFETY: as above.
+    unsafe impl aya::Pod for super::Arrival {}
+    // SAFETY: as above.
     unsafe impl aya::Pod for super::Offsets {}
 }
 
@@ -400,6 +441,7 @@ const _: () = {
     assert!(size_of::<EndpointKey>() == 20 && align_of::<EndpointKey>() == 4);
     assert!(size_of::<Endpoint>() == 8);
     assert!(size_of::<ObserveEvent>() == size_of::<CallerRecord>() + 8);
+    assert!(size_of::<Arrival>() == 32);
     assert!(size_of::<Offsets>() == 22 * 4);
     assert!(size_of::<Upid>() == 16 && offset_of!(Upid, namespace) == 8);
 };

@@ -2,7 +2,7 @@
 //!
 //! [`connect`] runs in the caller's context at each `connect()` and writes who it is into the socket's storage;
 //! [`established`] carries that to the accepted socket while the handshake runs; [`peername`] shows the caller what it
-//! dialled. [`caller`] is how the facts are read; [`maps`] and [`globals`] are what the programs share.
+//! dialled; [`arrival`] notes network namespaces that have no listener yet. [`caller`] is how the facts are read; [`maps`] and [`globals`] are what the programs share.
 //!
 //! Built for `bpfel-unknown-none` by `cargo xtask ebpf`, or by hand (bpf-linker on PATH):
 //!
@@ -19,6 +19,8 @@
 //! enforce because something was missing.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
+#[cfg(target_arch = "bpf")]
+mod arrival;
 #[cfg(target_arch = "bpf")]
 mod caller;
 #[cfg(target_arch = "bpf")]

@@ -34,6 +34,12 @@ static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::COUNT
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 18, 0);
 
+// LRU: a user who makes ever more namespaces costs the others a second note, not their place.
+#[map]
+pub(crate) static NAMESPACES: LruHashMap<u64, u64> = LruHashMap::with_max_entries(8192, 0);
+#[map]
+pub(crate) static ARRIVALS: RingBuf = RingBuf::with_byte_size(1 << 16, 0);
+
 // aya's own SkStorage methods take a connect context only; sock_ops and looked-up listeners need the map itself.
 #[inline(always)]
 pub(crate) fn records() -> *mut c_void {

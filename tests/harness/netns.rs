@@ -50,6 +50,7 @@ impl Namespaces {
                 Some("mode=0700"),
             )
             .context("mount bpffs")?;
+            own_names()?;
             ip(&["link", "set", "lo", "up"])?;
             if metadata {
                 add_metadata_addresses()?;
@@ -74,6 +75,15 @@ impl Namespaces {
             work()
         })
     }
+}
+
+/// Namespaces with a name (`ip netns add`) are seen by whoever shares this directory, an agent under test among them: it must
+/// find none of the machine's.
+fn own_names() -> Result<()> {
+    let names = Path::new("/run/netns");
+    fs::create_dir_all(names).context("/run/netns")?;
+    let none = None::<&str>;
+    mount(Some("tmpfs"), names, Some("tmpfs"), MsFlags::empty(), none).context("mount /run/netns")
 }
 
 pub(crate) fn on_new_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {

@@ -35,6 +35,12 @@ impl Space {
         self.address
     }
 
+    /// Where it can be opened, by root, as long as this value lives.
+    #[must_use]
+    pub fn path(&self) -> String {
+        format!("/proc/{}/fd/{}", std::process::id(), self.net.as_raw_fd())
+    }
+
     /// Moves the calling thread in. To be called inside [`crate::World::enter`], whose threads live for one piece of work.
     pub(crate) fn join(&self) -> Result<()> {
         setns(&self.net, CloneFlags::CLONE_NEWNET).context("setns net")?;
@@ -53,7 +59,7 @@ impl Space {
     /// one, where it is `far` with a last byte of 2.
     fn cable(&mut self, near: &str, far: &str, address: [u8; 3]) -> Result<()> {
         let [a, b, c] = address;
-        let there = format!("/proc/{}/fd/{}", std::process::id(), self.net.as_raw_fd());
+        let there = self.path();
         ip(&[
             "link", "add", near, "type", "veth", "peer", "name", far, "netns", &there,
         ])?;

@@ -15,6 +15,7 @@ pub struct Workload<'w> {
     groups: Vec<u32>,
     cgroup: String,
     space: Option<&'w Space>,
+    own_netns: bool,
 }
 
 impl<'w> Workload<'w> {
@@ -26,6 +27,7 @@ impl<'w> Workload<'w> {
             groups: Vec::new(),
             cgroup: format!("{name}.service"),
             space: None,
+            own_netns: false,
         }
     }
 
@@ -64,6 +66,15 @@ impl<'w> Workload<'w> {
     pub fn in_space(self, space: &'w Space) -> Self {
         Self {
             space: Some(space),
+            ..self
+        }
+    }
+
+    /// Each of its processes in a new network namespace: with a loopback that is down, and nothing else.
+    #[must_use]
+    pub fn in_own_netns(self) -> Self {
+        Self {
+            own_netns: true,
             ..self
         }
     }
@@ -163,6 +174,9 @@ impl<'w> Workload<'w> {
         command
             .args(["-c", r#"echo 0 > "$0/cgroup.procs" && exec "$@""#])
             .arg(self.cgroup()?);
+        if self.own_netns {
+            command.args(["unshare", "--net", "--"]);
+        }
         command.args([
             "setpriv",
             "--reuid",

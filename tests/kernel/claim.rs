@@ -1,9 +1,11 @@
 //! What a caller says about itself on the connection, to be compared with what the kernel said about it.
 
-use std::os::unix::fs::MetadataExt as _;
+use std::{net::UdpSocket, os::fd::AsFd as _, os::unix::fs::MetadataExt as _};
+
+use imds_guard::sys::sockopt::netns_cookie;
 
 /// Length on the wire.
-pub(crate) const LENGTH: usize = 32;
+pub(crate) const LENGTH: usize = 40;
 pub(crate) const MAGIC: u32 = 0x434c_414d;
 
 /// A process as it sees itself.
@@ -14,6 +16,8 @@ pub(crate) struct Claim {
     pub(crate) gid: u32,
     pub(crate) cgroup: u64,
     pub(crate) exe: u64,
+    /// Cookie of the calling thread's network namespace.
+    pub(crate) netns: u64,
 }
 
 impl Claim {
@@ -24,6 +28,7 @@ impl Claim {
             gid: nix::unistd::getgid().as_raw(),
             cgroup: std::fs::metadata(imds_guard_tests::Cgroup::own()?)?.ino(),
             exe: std::fs::metadata("/proc/self/exe")?.ino(),
+            netns: netns_cookie(UdpSocket::bind("0.0.0.0:0")?.as_fd())?,
         })
     }
 
@@ -33,7 +38,8 @@ impl Claim {
             out[at..at + 4].copy_from_slice(&word.to_ne_bytes());
         }
         out[16..24].copy_from_slice(&self.cgroup.to_ne_bytes());
-        out[24..].copy_from_slice(&self.exe.to_ne_bytes());
+        out[24..32].copy_from_slice(&self.exe.to_ne_bytes());
+        out[32..].copy_from_slice(&self.netns.to_ne_bytes());
         out
     }
 }

@@ -185,6 +185,16 @@ impl Machine {
 
     /// Ask Azure's metadata address for something, as a transient unit of that name: status code and body.
     pub(crate) fn ask(&self, unit: &str, target: &str) -> Result<(String, String)> {
+        self.ask_from(unit, &[], target)
+    }
+
+    /// The same with further options of systemd-run.
+    pub(crate) fn ask_from(
+        &self,
+        unit: &str,
+        options: &[&str],
+        target: &str,
+    ) -> Result<(String, String)> {
         let name = format!("--unit={unit}");
         let url = format!("http://169.254.169.254{target}");
         let mut arguments = vec![
@@ -197,9 +207,16 @@ impl Machine {
             "-p",
             "User=nobody",
         ];
+        arguments.extend(options);
         arguments.extend([
             "curl",
             "-s",
+            // A refused connection is dialled again, as SDKs do.
+            "--retry",
+            "5",
+            "--retry-connrefused",
+            "--retry-max-time",
+            "8",
             "-m",
             "8",
             "-H",

@@ -13,6 +13,7 @@
 //! | (none: pushed) | – | `Welcome` | one per [`Welcome::fds`], in that order |
 //! | (none: pushed) | – | `Policy` | a sealed memfd holding [`PolicyFiles`] |
 //! | (none: pushed) | – | `Issuer` | – |
+//! | (none: pushed) | – | `Listeners` | one per cookie, in that order |
 
 mod answer;
 mod ask;
@@ -20,8 +21,8 @@ mod ask;
 mod tests;
 
 pub use answer::{
-    Answer, Attested, AttestedFd, Issuer, Policy, PolicyFiles, Process, Refusal, Signed, Welcome,
-    WelcomeFd,
+    Answer, Attested, AttestedFd, Issuer, Listeners, Policy, PolicyFiles, Process, Refusal, Signed,
+    Welcome, WelcomeFd,
 };
 pub use ask::{Ask, SignAsk};
 

@@ -3,11 +3,12 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 
-use imds_guard_core::seam::{ASK_LIMIT, Answer, SeamError};
+use imds_guard_core::seam::{self, ASK_LIMIT, Answer, SeamError};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, getsockopt, listen, socket,
@@ -18,11 +19,15 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::GuardError;
+use crate::intercept::Listeners;
 use crate::sys::scm;
 use crate::sys::watch::watch;
 
 /// Messages that may wait for a proxy. Answers wait one at a time; the rest are pushes, one per reload.
 const OUTBOX_LIMIT: usize = 16;
+
+/// Namespaces whose listeners go in one message.
+const LISTENERS_AT_ONCE: usize = scm::MAX_FDS / 2;
 
 /// A connection to a proxy.
 #[derive(Debug)]
@@ -30,6 +35,8 @@ pub(super) struct Seam {
     /// There until it is dropped.
     socket: Option<AsyncFd<OwnedFd>>,
     outbox: VecDeque<(Vec<u8>, Vec<OwnedFd>)>,
+    /// Listeners that the proxy doesn't have yet: as many as there are namespaces, so not in the outbox.
+    offered: VecDeque<Arc<Listeners>>,
     closer: Closer,
 }
 
@@ -50,6 +57,7 @@ impl Seam {
         Ok(Self {
             socket: Some(watch(socket, Interest::READABLE | Interest::WRITABLE)?),
             outbox: VecDeque::new(),
+            offered: VecDeque::new(),
             closer: Closer::start()?,
         })
     }
@@ -72,6 +80,16 @@ impl Seam {
         }
         self.outbox.push_back((answer.encode()?, fds));
         Ok(())
+    }
+
+    /// Hands on listeners in another namespace, after everything that is posted now.
+    pub(super) fn offer(&mut self, listeners: Arc<Listeners>) {
+        self.offered.push_back(listeners);
+    }
+
+    /// The listeners of this namespace are shut down: they need not be handed on any more.
+    pub(super) fn withdraw(&mut self, netns_cookie: u64) {
+        self.offered.retain(|l| l.netns_cookie != netns_cookie);
     }
 
     /// The next thing that happens: everything posted has left and an ask is here. Cancel safe.
@@ -117,8 +135,31 @@ impl Seam {
                 .await?;
             self.outbox.pop_front();
         }
+        while !self.offered.is_empty() {
+            let count = self.offered.len().min(LISTENERS_AT_ONCE);
+            let (bytes, borrowed) = batch(self.offered.iter().take(count))?;
+            socket
+                .async_io(Interest::WRITABLE, |socket| {
+                    Ok(scm::send(socket.as_fd(), &bytes, &borrowed)?)
+                })
+                .await?;
+            self.offered.drain(..count);
+        }
         Ok(())
     }
+}
+
+/// The message about some listeners, and their descriptors.
+fn batch<'a>(
+    some: impl Iterator<Item = &'a Arc<Listeners>>,
+) -> io::Result<(Vec<u8>, Vec<BorrowedFd<'a>>)> {
+    let of_one = |l: &'a Arc<Listeners>| {
+        let fds = std::iter::once(&l.v4).chain(&l.v6);
+        fds.map(|fd| (l.netns_cookie, fd.as_fd()))
+    };
+    let (netns_cookies, fds) = some.flat_map(of_one).unzip();
+    let message = Answer::Listeners(seam::Listeners { netns_cookies });
+    Ok((message.encode().map_err(io::Error::other)?, fds))
 }
 
 impl Drop for Seam {

@@ -1,6 +1,7 @@
 //! The one loop: signals, asks, the proxy's life, notes of the kernel. Everything that it holds belongs to one thread.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use imds_guard_core::seam::{ASK_LIMIT, Answer, Welcome, WelcomeFd};
@@ -16,9 +17,10 @@ use super::child::{Running, Spawner};
 use super::notify::notify;
 use super::policy::Policy;
 use super::seam::{Door, Seam};
+use super::spaces::Spaces;
 use super::{FAREWELL, GuardError, Options, now, start};
 use crate::attest::Attestor;
-use crate::intercept::{self, Events, Interceptor, Listeners};
+use crate::intercept::{self, Change, Events, Interceptor, Listeners, Namespaces};
 use crate::issuer::Issuer;
 use crate::sys::scm::Received;
 use crate::sys::sockopt;
@@ -33,7 +35,8 @@ const SWEEP: Duration = Duration::from_secs(10);
 pub(super) struct Guard {
     options: Options,
     answers: Answers,
-    listeners: Listeners,
+    listeners: Arc<Listeners>,
+    spaces: Spaces,
     issuer_listener: Option<OwnedFd>,
     events: Events,
     spawner: Option<Spawner>,
@@ -66,6 +69,7 @@ enum Event {
     StartProxy,
     Overdue,
     Note(std::io::Result<ObserveEvent>),
+    Space(Change),
     Sweep,
     Watchdog,
 }
@@ -103,7 +107,7 @@ impl Guard {
             port: options.port,
             endpoints: policy.endpoints(),
         })?;
-        let (listeners, events) = undone_if_fresh(&mut interceptor, &options)?;
+        let (listeners, namespaces, events) = undone_if_fresh(&mut interceptor, &options)?;
         let mut guard = Self {
             answers: Answers {
                 interceptor,
@@ -113,6 +117,7 @@ impl Guard {
                 audit,
             },
             listeners,
+            spaces: Spaces::new(namespaces),
             issuer_listener: issuer_listener.map(Into::into),
             events,
             spawner,
@@ -151,6 +156,7 @@ impl Guard {
                 Event::StartProxy => self.start_proxy(),
                 Event::Overdue => self.end_overdue(),
                 Event::Note(note) => self.note(note),
+                Event::Space(change) => self.spaces.changed(change, self.seam.as_mut()),
                 Event::Sweep => self.answers.attestor.sweep(),
                 Event::Watchdog => notify(&[NotifyState::Watchdog]),
             }
@@ -168,6 +174,7 @@ impl Guard {
             () = at(self.again_at) => Event::StartProxy,
             () = at(self.overdue_at) => Event::Overdue,
             seam = knocks(self.door.as_ref()) => Event::Knock(seam),
+            change = self.spaces.next() => Event::Space(change),
             received = asks(self.seam.as_mut(), buffer) => Event::Message(received),
             note = self.events.next() => Event::Note(note),
             _ = self.sweep.tick() => Event::Sweep,
@@ -240,7 +247,9 @@ impl Guard {
     fn say_welcome(&mut self) -> Result<(), String> {
         let (named, fds) = self.belongings().map_err(|error| error.to_string())?;
         self.post(&Answer::Welcome(Welcome { fds: named }), fds)?;
-        self.push_policy()
+        self.push_policy()?;
+        self.spaces.offer_all(self.seam.as_mut());
+        Ok(())
     }
 
     fn belongings(&self) -> std::io::Result<(Vec<WelcomeFd>, Vec<OwnedFd>)> {
@@ -363,12 +372,13 @@ impl Signals {
 fn undone_if_fresh(
     interceptor: &mut Interceptor,
     options: &Options,
-) -> Result<(Listeners, Events), GuardError> {
+) -> Result<(Arc<Listeners>, Namespaces, Events), GuardError> {
     let listeners = interceptor.open_listeners();
+    let namespaces = interceptor.namespaces();
     let events = interceptor.events();
-    match (listeners, events) {
-        (Some(listeners), Ok(events)) => Ok((listeners, events)),
-        (_, events) => {
+    match (listeners, namespaces, events) {
+        (Some(listeners), Some(namespaces), Ok(events)) => Ok((listeners, namespaces, events)),
+        (_, _, events) => {
             if interceptor.is_fresh() {
                 intercept::teardown(&options.pin_dir)?;
             }

@@ -83,6 +83,12 @@ pub const LAYERS: &[Layer] = &[
         links: &["established"],
     },
     Layer {
+        name: "namespaces",
+        need: Need::Optional,
+        stops: "nothing: tells of new network namespaces, whose callers are refused until somebody listens there",
+        links: &["sock_create"],
+    },
+    Layer {
         name: "peer name",
         need: Need::Optional,
         stops: "nothing: getpeername() shows the address that was dialled",

@@ -12,9 +12,9 @@ use imds_guard_ebpf::LISTENER_MARK;
 use nix::{
     errno::Errno,
     sys::socket::{
-        AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, SockaddrIn6, SockaddrLike, bind,
-        listen, setsockopt, socket,
-        sockopt::{Ipv6V6Only, ReuseAddr},
+        AddressFamily, Backlog, Shutdown, SockFlag, SockType, SockaddrIn, SockaddrIn6,
+        SockaddrLike, bind, getsockopt, listen, setsockopt, shutdown, socket,
+        sockopt::{AcceptConn, Ipv6V6Only, ReuseAddr},
     },
 };
 
@@ -55,6 +55,22 @@ impl Listeners {
             v4,
             v6,
         })
+    }
+
+    /// Whether both still listen: whoever rules their namespace can destroy sockets in it.
+    pub(super) fn listen(&self) -> bool {
+        let mut both = std::iter::once(&self.v4).chain(&self.v6);
+        both.all(|fd| getsockopt(fd, AcceptConn).unwrap_or(false))
+    }
+
+    /// Ends both in every process that holds them: nothing is steered to them any more, and their accept(2) fails.
+    pub(super) fn shut_down(&self) {
+        for listener in std::iter::once(&self.v4).chain(&self.v6) {
+            if let Err(error) = shutdown(listener.as_raw_fd(), Shutdown::Both) {
+                // Somebody else has ended it before.
+                tracing::debug!(%error, "a listener was down already");
+            }
+        }
     }
 
     /// Marks both: from now on the kernel steers to them.

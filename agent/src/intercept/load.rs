@@ -7,14 +7,15 @@ use std::{io, os::unix::fs::MetadataExt, path::Path};
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
     maps::MapError,
-    programs::{CgroupSockAddr, Program, ProgramError, SockOps},
+    programs::{CgroupSock, CgroupSockAddr, Program, ProgramError, SockOps},
 };
 use imds_guard_ebpf::{Offsets, global, map};
 
 use super::{InterceptError, offsets};
 
 /// The programs by name: connect first, for without it nothing is guarded.
-pub(super) const PROGRAMS: [&str; 5] = [
+pub(super) const PROGRAMS: [&str; 6] = [
+    "sock_create",
     "established",
     "getpeername4",
     "getpeername6",
@@ -95,6 +96,7 @@ fn unreadable() -> InterceptError {
 fn load_program(program: &mut Program) -> Result<(), ProgramError> {
     match program {
         Program::CgroupSockAddr(p) => CgroupSockAddr::load(p),
+        Program::CgroupSock(p) => CgroupSock::load(p),
         Program::SockOps(p) => SockOps::load(p),
         _ => Err(ProgramError::UnexpectedProgramType),
     }

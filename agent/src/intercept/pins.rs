@@ -161,6 +161,10 @@ fn attach(program: &mut Program, cgroup: &File) -> Result<FdLink, ProgramError> 
             let id = p.attach(cgroup, CgroupAttachMode::Single)?;
             p.take_link(id)?.try_into().map_err(wrong)
         }
+        Program::CgroupSock(p) => {
+            let id = p.attach(cgroup, CgroupAttachMode::Single)?;
+            p.take_link(id)?.try_into().map_err(wrong)
+        }
         Program::SockOps(p) => {
             let id = p.attach(cgroup, CgroupAttachMode::Single)?;
             p.take_link(id)?.try_into().map_err(wrong)

@@ -7,11 +7,13 @@ use tokio::net::{TcpListener, TcpStream};
 /// How long to wait when the system can't give us another socket: until then connections wait in the listener's queue.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// The next connection.
-pub(crate) async fn next(listener: &TcpListener) -> TcpStream {
+/// The next connection; none where the listener is no listener any more: the guard, or whoever rules its network namespace,
+/// has shut it down.
+pub(crate) async fn next(listener: &TcpListener) -> Option<TcpStream> {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return stream,
+            Ok((stream, _)) => return Some(stream),
+            Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => return None,
             Err(error) if is_of_the_connection(&error) => {}
             Err(error) => {
                 tracing::warn!(%error, "can't accept");

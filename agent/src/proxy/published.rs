@@ -98,8 +98,7 @@ fn plain(status: StatusCode) -> Response<Full<Bytes>> {
 /// Serves verifiers for the life of the process.
 pub(crate) async fn serve(published: Rc<Published>, listener: TcpListener) {
     let seats = Seats::new(VERIFIERS, VERIFIERS);
-    loop {
-        let stream = next(&listener).await;
+    while let Some(stream) = next(&listener).await {
         // No seat: closed at once. Verifiers try again.
         if let Ok(seat) = seats.take(Holder::Unattributed) {
             let published = Rc::clone(&published);

@@ -13,7 +13,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, setsockopt, 
 use tokio::net::TcpListener;
 use tokio::runtime::LocalOptions;
 use tokio::sync::mpsc;
-use tokio::task::spawn_local;
+use tokio::task::{JoinSet, spawn_local};
 
 use super::announce::Announcement;
 use super::clock::unix_now;
@@ -187,26 +187,26 @@ pub(super) async fn serve(serving: Serving, seam: Rc<Seam>) -> Result<(), ProxyE
         issuer,
     } = serving;
     let published = Rc::<Published>::default();
-    let mut accepting: Vec<_> = listeners
-        .into_iter()
-        .map(|listener| spawn_local(accept_from(Rc::clone(&proxy), listener)))
-        .collect();
+    let mut accepting = JoinSet::new();
+    for listener in listeners {
+        accepting.spawn_local(accept_from(Rc::clone(&proxy), listener));
+    }
     if let Some(issuer) = issuer {
-        accepting.push(spawn_local(published::serve(Rc::clone(&published), issuer)));
+        accepting.spawn_local(published::serve(Rc::clone(&published), issuer));
     }
     spawn_local(Rc::clone(&proxy.sink).run());
     let (pushing, mut pushed) = mpsc::unbounded_channel();
     let broken = spawn_local(async move { seam.run(pushing).await });
     let taken = async {
         while let Some(push) = pushed.recv().await {
-            take(&proxy, &published, push)?;
+            // Those whose namespaces are gone.
+            while accepting.try_join_next().is_some() {}
+            take(&proxy, &published, &mut accepting, push)?;
         }
         Ok::<_, ProxyError>(())
     }
     .await;
-    for task in accepting {
-        task.abort();
-    }
+    drop(accepting);
     tokio::time::sleep(if proxy.seats.are_free() {
         Duration::ZERO
     } else {
@@ -219,15 +219,24 @@ pub(super) async fn serve(serving: Serving, seam: Rc<Seam>) -> Result<(), ProxyE
 }
 
 async fn accept_from(proxy: Rc<Proxy>, listener: TcpListener) {
-    loop {
-        let stream = accept::next(&listener).await;
+    while let Some(stream) = accept::next(&listener).await {
         spawn_local(connection::serve(Rc::clone(&proxy), stream));
     }
 }
 
 /// Takes what the guard pushed. A policy that we can't read ends the process: we must not go on by an old one.
-fn take(proxy: &Proxy, published: &Published, push: Reply) -> Result<(), ProxyError> {
+fn take(
+    proxy: &Rc<Proxy>,
+    published: &Published,
+    accepting: &mut JoinSet<()>,
+    push: Reply,
+) -> Result<(), ProxyError> {
     match push.answer {
+        Answer::Listeners(_) => {
+            for fd in push.fds {
+                accepting.spawn_local(accept_from(Rc::clone(proxy), listener(fd.into())?));
+            }
+        }
         Answer::Policy(pushed) => {
             proxy.replace_policy(Policy::receive(&pushed, push.fds, unix_now())?);
         }
@@ -249,7 +258,8 @@ fn raise_descriptor_limit() {
 /// Connections for which there are descriptors: each may need one for itself and one for a new process or upstream.
 fn descriptors() -> usize {
     let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
-    usize::try_from(limit)
+    // The guard opens listeners in network namespaces for a quarter of that.
+    usize::try_from(limit - limit / 4)
         .unwrap_or(usize::MAX)
         .saturating_sub(RESERVE)
         / 2

@@ -15,7 +15,7 @@ use std::{
 };
 
 use aya::maps::{MapData, RingBuf};
-use imds_guard_ebpf::{CallerRecord, ObserveEvent};
+use imds_guard_ebpf::{Arrival, CallerRecord, ObserveEvent};
 use tokio::io::unix::AsyncFd;
 
 /// `enum bpf_cmd`, include/uapi/linux/bpf.h.
@@ -266,6 +266,21 @@ pub(crate) fn event_from(bytes: &[u8]) -> Option<ObserveEvent> {
     }
     // SAFETY: long enough; plain integers, every bit pattern is valid; read unaligned.
     Some(unsafe { bytes.as_ptr().cast::<ObserveEvent>().read_unaligned() })
+}
+
+/// The same of a note about a network namespace.
+pub(crate) fn arrival_from(bytes: &[u8]) -> Option<Arrival> {
+    if bytes.len() < size_of::<Arrival>() {
+        return None;
+    }
+    // SAFETY: as above.
+    Some(unsafe { bytes.as_ptr().cast::<Arrival>().read_unaligned() })
+}
+
+/// A ring buffer's descriptor, to be polled.
+pub(crate) fn ring_fd(ring: &RingBuf<MapData>) -> BorrowedFd<'_> {
+    // SAFETY: the ring owns its descriptor, and closes it only when it is dropped, which the borrow forbids.
+    unsafe { BorrowedFd::borrow_raw(ring.as_raw_fd()) }
 }
 
 /// Registers a ring buffer with the runtime's poller.

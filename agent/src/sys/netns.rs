@@ -40,11 +40,7 @@ pub fn within<T: Send>(netns: impl AsFd, work: impl FnOnce() -> T + Send) -> io:
 /// # Errors
 /// `EPERM`, `ENOTSOCK`.
 pub fn of_socket(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    // SAFETY: this ioctl takes no argument.
-    let fd = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGSKNS) };
-    let fd = Errno::result(fd)?;
-    // SAFETY: the call above made this descriptor (close-on-exec) for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    Ok(namespace_of(socket, libc::SIOCGSKNS)?)
 }
 
 /// The network namespace that a thread works in now. Needs CAP_SYS_PTRACE for another user's.
@@ -70,16 +66,74 @@ impl Traveller {
         File::open("/proc/thread-self/ns/net").map(|home| Self { home: home.into() })
     }
 
-    /// Runs `work` on this thread inside `netns`. About 5 µs. (A panic of `work` has to end the thread: it is there still.)
+    /// The namespace that it comes home to.
+    #[must_use]
+    pub fn home(&self) -> BorrowedFd<'_> {
+        self.home.as_fd()
+    }
+
+    /// Runs `work` on this thread inside `netns`; about 5 µs. `Ok(Err(_))`: it could not get in, as for [`within`].
     ///
     /// # Errors
-    /// As [`within`]. An error of the way back is one too: what `work` returned is dropped, and the thread has to end.
-    pub fn visit<T>(&self, netns: BorrowedFd<'_>, work: impl FnOnce() -> T) -> io::Result<T> {
-        setns(netns, CloneFlags::CLONE_NEWNET)?;
+    /// [`Lost`]. (A panic of `work` has to end the thread as well.)
+    pub fn visit<T>(
+        &self,
+        netns: BorrowedFd<'_>,
+        work: impl FnOnce() -> T,
+    ) -> Result<io::Result<T>, Lost> {
+        if let Err(errno) = setns(netns, CloneFlags::CLONE_NEWNET) {
+            return Ok(Err(errno.into()));
+        }
         let done = work();
-        setns(self.home.as_fd(), CloneFlags::CLONE_NEWNET)?;
-        Ok(done)
+        setns(self.home.as_fd(), CloneFlags::CLONE_NEWNET).map_err(Lost)?;
+        Ok(Ok(done))
     }
+}
+
+/// The thread could not come home: it is in somebody else's namespace and has to end.
+#[derive(Debug, thiserror::Error)]
+#[error("can't come back to our own network namespace: {0}")]
+pub struct Lost(#[source] Errno);
+
+/// `NS_GET_USERNS`, `NS_GET_PARENT` and `NS_GET_OWNER_UID` of `include/uapi/linux/nsfs.h`.
+const GET_USERNS: libc::Ioctl = 0xb701;
+const GET_PARENT: libc::Ioctl = 0xb702;
+const GET_OWNER_UID: libc::Ioctl = 0xb704;
+
+/// The user who answers for a network namespace: who made the outermost of the user namespaces that it belongs to (with
+/// subordinate ids and nested user namespaces, its own creator can be any of 65,536 numbers). `None`: it belongs to our
+/// own user namespace, so an administrator made it.
+///
+/// # Errors
+/// `EPERM` where it belongs to a user namespace that isn't below ours.
+pub fn owner(netns: BorrowedFd<'_>) -> io::Result<Option<u32>> {
+    let mut at = namespace_of(netns, GET_USERNS)?;
+    let mut below = None;
+    // The kernel allows 33 levels.
+    while let Some(parent) = match namespace_of(at.as_fd(), GET_PARENT) {
+        Ok(parent) => Some(parent),
+        // Ours has no parent that we may see.
+        Err(Errno::EPERM) => None,
+        Err(errno) => return Err(errno.into()),
+    } {
+        below = Some(std::mem::replace(&mut at, parent));
+    }
+    below.map(|outermost| owner_uid(&outermost)).transpose()
+}
+
+fn namespace_of(namespace: BorrowedFd<'_>, call: libc::Ioctl) -> Result<OwnedFd, Errno> {
+    // SAFETY: these calls take no argument and give a new descriptor.
+    let fd = Errno::result(unsafe { libc::ioctl(namespace.as_raw_fd(), call) })?;
+    // SAFETY: the call above made this descriptor (close-on-exec) for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn owner_uid(user_namespace: &OwnedFd) -> io::Result<u32> {
+    let mut uid: libc::uid_t = 0;
+    // SAFETY: the call writes a uid_t, which is live.
+    let result = unsafe { libc::ioctl(user_namespace.as_raw_fd(), GET_OWNER_UID, &raw mut uid) };
+    Errno::result(result)?;
+    Ok(uid)
 }
 
 /// Brings `lo` of the calling thread's namespace up, if it is down: without it nothing reaches 127.0.0.1. Needs
@@ -156,11 +210,43 @@ mod tests {
         assert_eq!(within(&netns, inside).unwrap(), theirs);
         let visited = std::thread::spawn(move || {
             let traveller = Traveller::from_here().unwrap();
-            let there = traveller.visit(netns.as_fd(), cookie_here).unwrap();
+            let there = traveller
+                .visit(netns.as_fd(), cookie_here)
+                .unwrap()
+                .unwrap();
             (there, cookie_here())
         });
         assert_eq!(visited.join().unwrap(), (theirs, ours));
         assert_eq!(cookie_here(), ours);
+    }
+
+    #[test]
+    #[ignore = "kernel: cargo xtask test kernel"]
+    fn who_answers_for_a_namespace_is_the_user_outside_of_all_user_namespaces() {
+        assert_eq!(owner(other().0.as_fd()).unwrap(), None);
+        // As fake root of a user namespace within a user namespace.
+        let mut theirs = std::process::Command::new("setpriv")
+            .args([
+                "--reuid=12345",
+                "--clear-groups",
+                "unshare",
+                "-Ur",
+                "unshare",
+                "-Urn",
+            ])
+            .args(["sleep", "30"])
+            .spawn()
+            .unwrap();
+        let here = inode(&of_task(std::process::id(), std::process::id()).unwrap());
+        let there = (0..500).find_map(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            let netns = of_task(theirs.id(), theirs.id()).unwrap();
+            (inode(&netns) != here).then_some(netns)
+        });
+        let found = owner(there.unwrap().as_fd());
+        theirs.kill().unwrap();
+        theirs.wait().unwrap();
+        assert_eq!(found.unwrap(), Some(12345));
     }
 
     #[test]

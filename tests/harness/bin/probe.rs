@@ -2,17 +2,18 @@
 //!
 //! It is what a workload of a test runs, so that the connection is a real process's. Exits 7 when the connection is refused.
 //! Options are what programs do to a socket before they connect it: `--device=NAME`, `--mark=NUMBER`, `--source=ADDRESS`;
-//! `--within=MILLISECONDS` is how long the kernel may try.
+//! `--within=MILLISECONDS` is how long the kernel may try; `--again=MILLISECONDS` is for how long a refused one is dialled anew.
 #![forbid(unsafe_code)]
 #![expect(
     clippy::print_stderr,
     reason = "the reason for a refused connection is its output"
 )]
 
-use std::io::{Error, Read, Result, Write};
+use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt,
@@ -25,13 +26,29 @@ fn main() -> ExitCode {
         eprintln!("usage: probe [OPTION…] ADDRESS:PORT");
         return ExitCode::from(2);
     };
-    match dial(&address, &arguments) {
+    let until = Instant::now() + again(&arguments);
+    let dialled = loop {
+        match dial(&address, &arguments) {
+            Err(error)
+                if error.kind() == ErrorKind::ConnectionRefused && Instant::now() < until =>
+            {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            outcome => break outcome,
+        }
+    };
+    match dialled {
         Ok(stream) => carry(stream),
         Err(error) => {
             eprintln!("{error}");
             ExitCode::from(7)
         }
     }
+}
+
+fn again(options: &[String]) -> Duration {
+    let of = |option: &String| option.strip_prefix("--again=")?.parse().ok();
+    Duration::from_millis(options.iter().find_map(of).unwrap_or(0))
 }
 
 fn dial(address: &str, options: &[String]) -> Result<TcpStream> {
@@ -65,12 +82,13 @@ fn dial(address: &str, options: &[String]) -> Result<TcpStream> {
                     &TimeVal::milliseconds(milliseconds),
                 )?;
             }
+            "--again" => {}
             _ => return Err(Error::other(format!("no such option: {option}"))),
         }
     }
     match connect(fd.as_raw_fd(), &SockaddrStorage::from(address)) {
         // What connect(2) says when SO_SNDTIMEO is over.
-        Err(nix::errno::Errno::EINPROGRESS) => Err(std::io::ErrorKind::TimedOut.into()),
+        Err(nix::errno::Errno::EINPROGRESS) => Err(ErrorKind::TimedOut.into()),
         done => {
             done?;
             Ok(TcpStream::from(fd))

@@ -2,10 +2,10 @@
 //!
 //! `interceptor CGROUP-ROOT PIN-DIR PORT ENDPOINTS`, with ENDPOINTS as `ADDRESS,PORT,MODE,ID;…`. One line per answer on
 //! standard output; commands come as lines on standard input: `tally`, `counters`, `endpoints …`, `upstream ID ADDRESS`,
-//! `forge`, `event`, `quit`.
+//! `forge`, `event`, `spaces`, `quit`.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     io::{BufRead as _, Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
     num::NonZeroU32,
@@ -17,7 +17,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use imds_guard::{
-    intercept::{CallerRecord, GuardedEndpoint, Interceptor, Mode, Settings},
+    intercept::{CallerRecord, Change, GuardedEndpoint, Interceptor, Listeners, Mode, Settings},
     sys::bpf,
 };
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, connect, socket};
@@ -26,8 +26,12 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, conne
 mod claim;
 use claim::Claim;
 
-/// Takers per listener.
+/// Takers per listener, in our own network namespace and in others.
 const TAKERS: usize = 12;
+const TAKERS_ELSEWHERE: usize = 2;
+
+/// Process, uid, gid, cgroup, executable, network namespace.
+type Caller = (u32, u32, u32, u64, u64, u64);
 
 #[derive(Debug, Default)]
 struct Tally {
@@ -35,8 +39,8 @@ struct Tally {
     missing: u64,
     wrong: u64,
     silent: u64,
-    claims: HashSet<(u32, u32, u32, u64, u64)>,
-    unclaimed: HashSet<(u32, u32, u32, u64, u64)>,
+    claims: HashSet<Caller>,
+    unclaimed: HashSet<Caller>,
     last: Option<CallerRecord>,
     oddity: Option<String>,
 }
@@ -61,15 +65,23 @@ fn main() -> anyhow::Result<()> {
     let took = started.elapsed();
     let tally = Arc::new(Mutex::new(Tally::default()));
     let listeners = interceptor.open_listeners().context("no listeners")?;
-    for fd in [Some(listeners.v4), listeners.v6].into_iter().flatten() {
-        let listener = TcpListener::from(fd);
-        listener.set_nonblocking(false)?;
-        for _ in 0..TAKERS {
-            let records = interceptor.attribution_fd_readonly().try_clone_to_owned()?;
-            let (listener, tally) = (listener.try_clone()?, Arc::clone(&tally));
-            std::thread::spawn(move || take(&listener, &records, &tally));
+    let records = Arc::new(interceptor.attribution_fd_readonly().try_clone_to_owned()?);
+    accept(&listeners, TAKERS, &records, &tally)?;
+    let mut namespaces = interceptor.namespaces().context("no namespaces")?;
+    let open = Arc::new(Mutex::new(HashMap::new()));
+    let (all, taken) = (Arc::clone(&open), Arc::clone(&tally));
+    std::thread::spawn(move || {
+        while let Some(change) = namespaces.wait() {
+            let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
+            match change {
+                Change::Opened(listeners) => {
+                    let accepted = accept(&listeners, TAKERS_ELSEWHERE, &records, &taken);
+                    all.insert(listeners.netns_cookie, accepted.map(|()| listeners));
+                }
+                Change::Closed { netns_cookie } => drop(all.remove(&netns_cookie)),
+            }
         }
-    }
+    });
     say(&format!(
         "ready {} {} {}",
         took.as_micros(),
@@ -81,7 +93,12 @@ fn main() -> anyhow::Result<()> {
         if line == "quit" {
             break;
         }
-        let answer = obey(&line, &mut interceptor, &tally);
+        let answer = if line == "spaces" {
+            let open = open.lock().unwrap_or_else(PoisonError::into_inner);
+            Ok(format!("open={}", open.len()))
+        } else {
+            obey(&line, &mut interceptor, &tally)
+        };
         say(&answer.unwrap_or_else(|e| format!("error {e:#}")));
     }
     Ok(())
@@ -153,10 +170,32 @@ fn report(tally: &Tally) -> String {
     )
 }
 
-/// Accepts for ever. The record is read before a byte of the caller is.
+fn accept(
+    listeners: &Listeners,
+    takers: usize,
+    records: &Arc<OwnedFd>,
+    tally: &Arc<Mutex<Tally>>,
+) -> anyhow::Result<()> {
+    for fd in std::iter::once(&listeners.v4).chain(&listeners.v6) {
+        let listener = TcpListener::from(fd.try_clone()?);
+        listener.set_nonblocking(false)?;
+        for _ in 0..takers {
+            let (listener, records) = (listener.try_clone()?, Arc::clone(records));
+            let tally = Arc::clone(tally);
+            std::thread::spawn(move || take(&listener, &records, &tally));
+        }
+    }
+    Ok(())
+}
+
+/// Accepts until the listener is shut down. The record is read before a byte of the caller is.
 fn take(listener: &TcpListener, records: &OwnedFd, tally: &Mutex<Tally>) {
     for stream in listener.incoming() {
-        let Ok(mut stream) = stream else { continue };
+        let mut stream = match stream {
+            Ok(stream) => stream,
+            Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => return,
+            Err(_) => continue,
+        };
         let record = bpf::lookup_record(records.as_fd(), stream.as_fd());
         let claim = read_claim(&mut stream);
         let _gone = stream.write_all(b"k");
@@ -182,6 +221,7 @@ fn enter(tally: &mut Tally, record: std::io::Result<Option<CallerRecord>>, claim
         record.gid,
         record.cgroup_id,
         record.exe_inode,
+        record.netns_cookie,
     );
     let Some(Claim {
         tgid,
@@ -189,13 +229,14 @@ fn enter(tally: &mut Tally, record: std::io::Result<Option<CallerRecord>>, claim
         gid,
         cgroup,
         exe,
+        netns,
     }) = claim
     else {
         tally.silent += 1;
         tally.unclaimed.insert(recorded);
         return;
     };
-    let claimed = (tgid, uid, gid, cgroup, exe);
+    let claimed = (tgid, uid, gid, cgroup, exe, netns);
     let same_ids = (record.effective_uid, record.effective_gid) == (uid, gid);
     if recorded != claimed || !same_ids || record.missing != 0 {
         tally.wrong += 1;
@@ -287,5 +328,6 @@ fn parse(bytes: &[u8; claim::LENGTH]) -> Option<Claim> {
         gid: word(12)?,
         cgroup: long(16)?,
         exe: long(24)?,
+        netns: long(32)?,
     })
 }

@@ -141,7 +141,10 @@ impl Rogue {
         loop {
             let (answer, _) = receive(self.seam.as_fd())?;
             return Ok(match answer {
-                Answer::Policy(_) | Answer::Issuer(_) | Answer::Welcome(_) => continue,
+                Answer::Policy(_)
+                | Answer::Issuer(_)
+                | Answer::Listeners(_)
+                | Answer::Welcome(_) => continue,
                 Answer::Attested(attested) => format!("attested {}", attested.process.tgid),
                 Answer::Signed(signed) => format!("signed {}", signed.audience),
                 Answer::Unchanged { .. } => "unchanged".into(),

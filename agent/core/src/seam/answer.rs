@@ -20,6 +20,9 @@ pub enum Answer {
     Policy(Policy),
     /// What the embedded issuer publishes. Again when its keys change.
     Issuer(Issuer),
+    /// Listeners in further network namespaces. A listener whose namespace is given up fails: the guard shuts it down in
+    /// both processes, so nothing is said about that.
+    Listeners(Listeners),
     /// Answer to `Attest`.
     Attested(Attested),
     /// Answer to `Sign`.
@@ -88,6 +91,13 @@ pub struct Issuer {
     pub discovery: Arc<str>,
     /// The key set, JSON.
     pub jwks: Arc<str>,
+}
+
+/// More listeners to accept on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listeners {
+    /// For each descriptor beside this message the cookie of the network namespace that it listens in.
+    pub netns_cookies: Vec<u64>,
 }
 
 /// Who a caller is.

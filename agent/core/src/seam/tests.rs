@@ -96,6 +96,9 @@ fn answers() -> Vec<Answer> {
             discovery: "{}".into(),
             jwks: "{}".into(),
         }),
+        Answer::Listeners(Listeners {
+            netns_cookies: vec![4, u64::MAX],
+        }),
         Answer::Attested(Attested {
             id: 7,
             process,

@@ -1,0 +1,102 @@
+//! A listener in each network namespace that a guarded process lives in: found, opened, and closed again.
+//!
+//! One thread does all of it ([`Keeper`]), because setns(2) is a thread's own and because callers wait for it: the guard's
+//! loop may be busy with attestation. It hears of a new namespace from the kernel (`ebpf/src/arrival.rs`) when the first
+//! socket is made in it, and looks at all processes below the attach root at the start and again every few seconds
+//! ([`scan`]): for what the kernel's notes missed, and for namespaces in which nobody lives any more, which our listeners
+//! alone keep. What it opens and closes the guard's loop hears as [`Change`]s.
+//!
+//! Until its listener stands, a namespace is refused by the kernel. So everything here fails closed: a namespace that can't
+//! be entered, whose tenant has taken the port, or for which there is no room, stays refused, and is tried again.
+//!
+//! Must never: run anything in a namespace but the opening of our sockets; believe that a process is where it was (the
+//! cookie that counts is the opened socket's own).
+
+mod keeper;
+mod scan;
+mod table;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+
+use aya::maps::{HashMap, MapData, RingBuf};
+use keeper::Keeper;
+use std::os::fd::OwnedFd;
+use tokio::sync::mpsc;
+
+use super::{InterceptError, Listeners};
+
+/// What became of a namespace.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// It has listeners now, and the kernel steers to them.
+    Opened(Arc<Listeners>),
+    /// Nobody lives in it: its listeners are shut down in all processes that hold them.
+    Closed {
+        /// Its cookie.
+        netns_cookie: u64,
+    },
+}
+
+/// The changes, in order. Dropping it ends the thread; listeners stay with whoever holds them.
+#[derive(Debug)]
+pub struct Namespaces(mpsc::UnboundedReceiver<Change>);
+
+/// What the thread works with.
+pub(super) struct Means {
+    /// The listeners' port.
+    pub(super) port: u16,
+    /// Processes below this cgroup are guarded.
+    pub(super) root: PathBuf,
+    /// The kernel's map of listener marks.
+    pub(super) marks: OwnedFd,
+    /// The kernel's table of namespaces that it need not tell us of.
+    pub(super) known: HashMap<MapData, u64, u64>,
+    /// The kernel's notes.
+    pub(super) arrivals: RingBuf<MapData>,
+}
+
+impl Namespaces {
+    /// Starts the thread, in the caller's namespace, whose listeners are `home`. Returns when it has gone once through all
+    /// namespaces that there are.
+    pub(super) fn start(means: Means, home: Arc<Listeners>) -> Result<Self, InterceptError> {
+        let (changes, receiver) = mpsc::unbounded_channel();
+        let (looked, has_looked) = sync_channel(1);
+        let thread = move || {
+            let keeper = Keeper::new(means, home, changes);
+            let keeper = keeper.and_then(|mut keeper| keeper.look().map(|()| keeper));
+            let (told, keeper) = match keeper {
+                Ok(keeper) => (looked.send(Ok(())), Some(keeper)),
+                Err(error) => (looked.send(Err(error)), None),
+            };
+            if let (Ok(()), Some(mut keeper)) = (told, keeper) {
+                keeper.run();
+            }
+        };
+        let system = || InterceptError::system("the thread that enters network namespaces");
+        std::thread::Builder::new()
+            .name("namespaces".into())
+            .spawn(thread)
+            .map_err(system())?;
+        let ended = |_| io::Error::other("it ended at once");
+        let looked = has_looked.recv().map_err(ended).map_err(system())?;
+        looked.map_err(system())?;
+        Ok(Self(receiver))
+    }
+
+    /// The next change. Cancel safe. Waits for ever where the thread has failed, which it says in the log: what has a
+    /// listener keeps it, and new namespaces are refused.
+    pub async fn next(&mut self) -> Change {
+        match self.0.recv().await {
+            Some(change) => change,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The next change, where there is no runtime; `None`: the thread has failed.
+    pub fn wait(&mut self) -> Option<Change> {
+        self.0.blocking_recv()
+    }
+}
