@@ -23,6 +23,7 @@ mod pins;
 
 use std::{
     fmt, io,
+    net::SocketAddr,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     sync::Arc,
@@ -30,13 +31,17 @@ use std::{
 
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf},
+    maps::{Map, MapData, PerCpuArray, RingBuf},
 };
 pub use endpoints::GuardedEndpoint;
 pub use error::InterceptError;
 pub use events::Events;
-pub use imds_guard_ebpf::{CallerRecord, Counter, Endpoint, EndpointKey, Mode, ObserveEvent};
-pub use listeners::Listeners;
+use imds_guard_ebpf::Passage;
+pub use imds_guard_ebpf::{
+    CallerRecord, Counter, Endpoint, EndpointKey, Mode, ObserveEvent, OtherTraffic,
+};
+use layer::{LAYERS, Layer, Standing};
+pub use listeners::{Listeners, for_issuer};
 pub use load::embedded;
 pub use namespaces::{Change, Namespaces};
 
@@ -56,6 +61,8 @@ pub struct Settings {
     pub port: u16,
     /// What is guarded from the first moment.
     pub endpoints: Vec<GuardedEndpoint>,
+    /// Where the embedded issuer listens: nobody else can take that port.
+    pub issuer: Option<SocketAddr>,
 }
 
 /// Interception in force. Dropping it closes descriptors and detaches nothing.
@@ -68,8 +75,8 @@ pub struct Interceptor {
     records_readonly: OwnedFd,
     upstream: OwnedFd,
     listener_marks: OwnedFd,
-    endpoints: HashMap<MapData, EndpointKey, Endpoint>,
-    prefilter: Array<MapData, u64>,
+    tables: endpoints::Tables,
+    layers: Vec<Standing>,
     counters: PerCpuArray<MapData, u64>,
     events: Option<RingBuf<MapData>>,
 }
@@ -103,10 +110,19 @@ impl Interceptor {
             return Err(InterceptError::NoPrograms);
         }
         let root = environment::attach_root(settings.cgroup_root.as_deref())?;
-        let listeners = Arc::new(Listeners::open(settings.port)?);
+        let marks = pins::listener_marks(&settings.pin_dir)?;
+        let listeners = Arc::new(Listeners::open(settings.port, &marks)?);
         let mut pins = pins::Pins::open(&settings.pin_dir)?;
         let maps = pins.maps();
-        let mut ebpf = load::load(object, settings.port, &maps)?;
+        let parameters = load::Parameters {
+            port: settings.port,
+            issuer: endpoints::issuer(settings.issuer, listeners.netns_cookie),
+            passage: Passage {
+                mark: 0,
+                priority: 0,
+            },
+        };
+        let mut ebpf = load::load(object, &parameters, &maps)?;
         let mut interceptor = Self::with_maps(&mut ebpf, &maps, settings.port, pins.is_fresh())?;
         interceptor.set_endpoints(&settings.endpoints)?;
         listeners.mark(&interceptor.listener_marks)?;
@@ -121,6 +137,7 @@ impl Interceptor {
         interceptor.namespaces = Some(Namespaces::start(means, Arc::clone(&listeners))?);
         interceptor.listeners = Some(listeners);
         pins.attach(&mut ebpf, &root)?;
+        interceptor.layers = optional(&mut ebpf, &mut pins, &root);
         pins.commit()?;
         Ok(interceptor)
     }
@@ -145,8 +162,12 @@ impl Interceptor {
                 .map_err(InterceptError::system("opening the attribution map"))?,
             upstream: open(map::UPSTREAM)?,
             listener_marks: open(map::LISTENERS)?,
-            endpoints: take(ebpf, map::ENDPOINTS)?,
-            prefilter: take(ebpf, map::PREFILTER)?,
+            tables: endpoints::Tables {
+                endpoints: take(ebpf, map::ENDPOINTS)?,
+                addresses: take(ebpf, map::ADDRESSES)?,
+                prefilter: take(ebpf, map::PREFILTER)?,
+            },
+            layers: vec![],
             counters: take(ebpf, map::COUNTERS)?,
             events: Some(take(ebpf, map::EVENTS)?),
         })
@@ -174,12 +195,13 @@ impl Interceptor {
     /// # Errors
     /// [`InterceptError::BadEndpoints`] before anything is changed.
     pub fn set_endpoints(&mut self, endpoints: &[GuardedEndpoint]) -> Result<(), InterceptError> {
-        endpoints::write(
-            &mut self.endpoints,
-            &mut self.prefilter,
-            endpoints,
-            self.port,
-        )
+        endpoints::write(&mut self.tables, endpoints, self.port)
+    }
+
+    /// What became of each layer at this start.
+    #[must_use]
+    pub fn layers(&self) -> &[Standing] {
+        &self.layers
     }
 
     /// Who is connected through `socket`, which has to be one that our listener accepted. `None`: the kernel recorded nobody,
@@ -240,6 +262,22 @@ impl Interceptor {
 fn clone(fd: &OwnedFd) -> Result<OwnedFd, InterceptError> {
     fd.try_clone()
         .map_err(InterceptError::system("duplicating a map's descriptor"))
+}
+
+/// Puts in force what this kernel takes of the programs that it may go without, and says what became of each layer.
+fn optional(ebpf: &mut Ebpf, pins: &mut pins::Pins, root: &Path) -> Vec<Standing> {
+    let mut stand = |layer: &Layer| -> Result<(), InterceptError> {
+        let mut programs = layer.links.iter().filter(|l| load::OPTIONAL.contains(l));
+        programs.try_for_each(|name| {
+            load::load_optional(ebpf, name)?;
+            pins.attach_optional(ebpf, name, root)
+        })
+    };
+    let of = |layer: &Layer| match stand(layer) {
+        Ok(()) => layer.stands(),
+        Err(why) => layer.absent(why.to_string()),
+    };
+    LAYERS.iter().map(of).collect()
 }
 
 /// The named map in its typed form.

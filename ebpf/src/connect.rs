@@ -21,25 +21,25 @@ use aya_ebpf::{
 };
 use imds_guard_ebpf::{
     AF_INET, AF_INET6, CallerRecord, Cause, Counter, Endpoint, EndpointKey, LISTENER_MARK, Mode,
-    ObserveEvent, prefilter_bit,
+    NAT64, ObserveEvent,
 };
 
 use crate::{
     arrival,
     caller::{self, Dialled},
     globals::proxy_port,
-    maps::{ENDPOINTS, EVENTS, PREFILTER, count, listeners, records, upstream},
+    maps::{ENDPOINTS, EVENTS, count, listeners, may_be_endpoint, records, upstream},
 };
 
-const EACCES: i32 = 13;
+pub(crate) const EACCES: i32 = 13;
 const ECONNREFUSED: i32 = 111;
-const SOCK_STREAM: u32 = 1;
+pub(crate) const SOCK_STREAM: u32 = 1;
 const IPPROTO_TCP: u32 = 6;
 /// `BPF_F_CURRENT_NETNS`: the namespace of the context's socket.
 const SOCKET_NETNS: u64 = u64::MAX;
-const MAPPED: u32 = 0xffffu32.to_be();
+pub(crate) const MAPPED: u32 = 0xffffu32.to_be();
 const LOOPBACK4: u32 = 0x7f00_0001u32.to_be();
-const LOOPBACK6: u32 = 1u32.to_be();
+pub(crate) const LOOPBACK6: u32 = 1u32.to_be();
 
 /// What the program tells the kernel.
 enum Verdict {
@@ -72,22 +72,12 @@ pub(crate) fn connect4(ctx: SockAddrContext) -> i32 {
     }
 }
 
-/// IPv6 sockets; `::ffff:a.b.c.d` is IPv4 and goes to the IPv4 listener.
+/// IPv6 sockets; `::ffff:a.b.c.d` is IPv4 and goes to the IPv4 listener, and so does what NAT64 would make of it.
 #[cgroup_sock_addr(connect6)]
 pub(crate) fn connect6(ctx: SockAddrContext) -> i32 {
     let sa = ctx.sock_addr;
-    // SAFETY: as above. Volatile, or LLVM merges neighbours into 64-bit loads, which the verifier refuses.
-    let (words, port) = unsafe {
-        (
-            [
-                read_volatile(addr_of!((*sa).user_ip6[0])),
-                read_volatile(addr_of!((*sa).user_ip6[1])),
-                read_volatile(addr_of!((*sa).user_ip6[2])),
-                read_volatile(addr_of!((*sa).user_ip6[3])),
-            ],
-            dialled_port(sa),
-        )
-    };
+    // SAFETY: reads of the context.
+    let (words, port) = unsafe { (plain(dialled6(sa)), dialled_port(sa)) };
     let is_mapped = words[0] == 0 && words[1] == 0 && words[2] == MAPPED;
     let verdict = if is_mapped {
         judge::<false>(&ctx, words, port, AF_INET6)
@@ -117,15 +107,40 @@ pub(crate) fn connect6(ctx: SockAddrContext) -> i32 {
 }
 
 /// # Safety
+/// `sa` is the context of a program for IPv6 sockets.
+#[inline(always)]
+pub(crate) unsafe fn dialled6(sa: *mut bpf_sock_addr) -> [u32; 4] {
+    // SAFETY: as promised. Volatile, or LLVM merges neighbours into 64-bit loads, which the verifier refuses.
+    unsafe {
+        [
+            read_volatile(addr_of!((*sa).user_ip6[0])),
+            read_volatile(addr_of!((*sa).user_ip6[1])),
+            read_volatile(addr_of!((*sa).user_ip6[2])),
+            read_volatile(addr_of!((*sa).user_ip6[3])),
+        ]
+    }
+}
+
+/// The address that is meant: an alias of NAT64 is the IPv4 address that it leads to.
+#[inline(always)]
+pub(crate) fn plain(words: [u32; 4]) -> [u32; 4] {
+    if words[0] == NAT64[0] && words[1] == NAT64[1] && words[2] == NAT64[2] {
+        [0, 0, MAPPED, words[3]]
+    } else {
+        words
+    }
+}
+
+/// # Safety
 /// `sa` is the program's context.
 #[inline(always)]
-unsafe fn dialled_port(sa: *mut bpf_sock_addr) -> u32 {
+pub(crate) unsafe fn dialled_port(sa: *mut bpf_sock_addr) -> u32 {
     // SAFETY: as promised. The low 16 bits hold the port in network order.
     u32::from(u16::from_be(unsafe { (*sa).user_port } as u16))
 }
 
 #[inline(always)]
-fn refuse(errno: i32) -> i32 {
+pub(crate) fn refuse(errno: i32) -> i32 {
     // SAFETY: connect programs may set the return value since 5.18 (and RHEL 9); the loader names the feature if not.
     unsafe { bpf_set_retval(-errno) };
     0
@@ -143,20 +158,29 @@ fn judge<const V6: bool>(
         forget(ctx);
         return Verdict::Untouched;
     }
-    let Some(mask) = PREFILTER.get(0) else {
-        return Verdict::Untouched;
-    };
-    if mask >> prefilter_bit(words, port) & 1 == 0 {
-        return Verdict::Untouched;
+    match endpoint_at(words, port) {
+        Some((key, endpoint)) => guarded::<V6>(ctx, key, family, endpoint),
+        None => Verdict::Untouched,
     }
-    // SAFETY: same size and no invalid patterns; memory order is kept.
-    let address = unsafe { core::mem::transmute::<[u32; 4], [u8; 16]>(words) };
+}
+
+/// The endpoint there; other destinations cost a few instructions and no look-up.
+#[inline(always)]
+pub(crate) fn endpoint_at(words: [u32; 4], port: u32) -> Option<(EndpointKey, Endpoint)> {
+    if !may_be_endpoint(words, port) {
+        return None;
+    }
+    let address = bytes(words);
     let key = EndpointKey { address, port };
     // SAFETY: the value is copied at once; entries are only replaced as a whole.
-    let Some(&endpoint) = (unsafe { ENDPOINTS.get(&key) }) else {
-        return Verdict::Untouched;
-    };
-    guarded::<V6>(ctx, key, family, endpoint)
+    let &endpoint = unsafe { ENDPOINTS.get(&key) }?;
+    Some((key, endpoint))
+}
+
+#[inline(always)]
+pub(crate) fn bytes(words: [u32; 4]) -> [u8; 16] {
+    // SAFETY: same size and no invalid patterns; memory order is kept.
+    unsafe { core::mem::transmute::<[u32; 4], [u8; 16]>(words) }
 }
 
 /// Someone dials the proxy port itself. If its socket was steered before (and disconnected since), the old record must
@@ -168,7 +192,7 @@ fn forget(ctx: &SockAddrContext) {
 }
 
 #[inline(always)]
-fn sk(ctx: &SockAddrContext) -> *mut c_void {
+pub(crate) fn sk(ctx: &SockAddrContext) -> *mut c_void {
     // SAFETY: a context member that is never null in connect programs.
     unsafe { (*ctx.sock_addr).__bindgen_anon_1.sk.cast() }
 }
@@ -227,7 +251,7 @@ fn is_tcp(ctx: &SockAddrContext) -> bool {
 
 /// The mark is per endpoint: the proxy's socket for one endpoint opens no other.
 #[inline(always)]
-fn carries_upstream_mark(ctx: &SockAddrContext, endpoint_id: u32) -> bool {
+pub(crate) fn carries_upstream_mark(ctx: &SockAddrContext, endpoint_id: u32) -> bool {
     // SAFETY: look-up only (no creation) on the context's own socket.
     let mark = unsafe { bpf_sk_storage_get(upstream(), sk(ctx), null_mut(), 0) } as *const u32;
     // SAFETY: non-null, so it points to the stored value.
@@ -294,7 +318,7 @@ fn steer(ctx: &SockAddrContext, to: &Dialled) -> Verdict {
 
 /// Notes a connection that goes on untouched.
 #[inline(always)]
-fn note(ctx: &SockAddrContext, to: &Dialled, mode: u32) {
+pub(crate) fn note(ctx: &SockAddrContext, to: &Dialled, mode: u32) {
     let Some(mut slot) = EVENTS.reserve::<ObserveEvent>(0) else {
         count(Counter::EventLost);
         return;

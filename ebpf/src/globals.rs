@@ -3,7 +3,7 @@
 
 use core::ptr::{addr_of, read_volatile};
 
-use imds_guard_ebpf::Offsets;
+use imds_guard_ebpf::{EndpointKey, Issuer, Offsets, Passage};
 
 #[unsafe(no_mangle)]
 static PROXY_PORT: u16 = 0;
@@ -32,10 +32,32 @@ static OFFSETS: Offsets = Offsets {
     pid_level: 0,
     pid_numbers: 0,
     pid_namespace_inum: 0,
+    task_nsproxy: 0,
+    nsproxy_net: 0,
+    net_inum: 0,
 };
 
 #[unsafe(no_mangle)]
 static PID_NAMESPACE: u32 = 0;
+
+#[unsafe(no_mangle)]
+static HOST_NETNS: u32 = 0;
+
+#[unsafe(no_mangle)]
+static PASSAGE: Passage = Passage {
+    mark: 0,
+    priority: 0,
+};
+
+#[unsafe(no_mangle)]
+static ISSUER: Issuer = Issuer {
+    at: EndpointKey {
+        address: [0; 16],
+        port: 0,
+    },
+    reserved: 0,
+    netns_cookie: 0,
+};
 
 /// Port of the guard's listeners, host order.
 #[inline(always)]
@@ -49,6 +71,27 @@ pub(crate) fn proxy_port() -> u16 {
 pub(crate) fn pid_namespace() -> u32 {
     // SAFETY: a static of this program; the loader replaced its bytes by a `u32`.
     unsafe { read_volatile(addr_of!(PID_NAMESPACE)) }
+}
+
+/// Inode of the guard's network namespace.
+#[inline(always)]
+pub(crate) fn host_netns() -> u32 {
+    // SAFETY: a static of this program; the loader replaced its bytes by a `u32`.
+    unsafe { read_volatile(addr_of!(HOST_NETNS)) }
+}
+
+/// What the proxy's packets carry to the uplink.
+#[inline(always)]
+pub(crate) fn passage() -> Passage {
+    // SAFETY: a static of this program; the loader replaced its bytes by a `Passage`.
+    unsafe { read_volatile(addr_of!(PASSAGE)) }
+}
+
+/// Where the issuer listens.
+#[inline(always)]
+pub(crate) fn issuer() -> Issuer {
+    // SAFETY: a static of this program; the loader replaced its bytes by an `Issuer`.
+    unsafe { read_volatile(addr_of!(ISSUER)) }
 }
 
 /// One member of [`Offsets`] of the running kernel.

@@ -14,7 +14,8 @@ pub const ABI_VERSION: u32 = 2;
 pub mod map {
     /// Socket storage: the [`CallerRecord`](super::CallerRecord) of a connecting or accepted socket.
     pub const RECORDS: &str = "RECORDS";
-    /// Socket storage: `u32` [`LISTENER_MARK`](super::LISTENER_MARK) on each listener of the guard.
+    /// Socket storage: `u32` [`LISTENER_MARK`](super::LISTENER_MARK) on each listener of the guard, and
+    /// [`ISSUER_MARK`](super::ISSUER_MARK) on the issuer's.
     pub const LISTENERS: &str = "LISTENERS";
     /// Socket storage: `u32` endpoint id on a socket of the proxy that may reach that real endpoint.
     pub const UPSTREAM: &str = "UPSTREAM";
@@ -25,8 +26,14 @@ pub mod map {
     pub const OVERFLOW: &str = "OVERFLOW";
     /// Hash: [`EndpointKey`](super::EndpointKey) to [`Endpoint`](super::Endpoint).
     pub const ENDPOINTS: &str = "ENDPOINTS";
-    /// Array of one `u64`: which [`prefilter_bit`](super::prefilter_bit)s the endpoint table uses.
-    pub const PREFILTER: &str = "PREFILTER";
+    /// Hash: address (network order, IPv4 mapped) to [`OtherTraffic`](super::OtherTraffic) as `u32`, for each address with
+    /// an enforced endpoint.
+    pub const ADDRESSES: &str = "ADDRESSES";
+    /// One [`Prefilter`](super::Prefilter): a section and no map of its own in the object, so that programs read it like a
+    /// variable and pay for no look-up. bpffs takes no dots in names: it is pinned as `PREFILTER`.
+    pub const PREFILTER: &str = ".bss";
+    /// Hash: id of a cgroup whose processes may open raw sockets where others may not, to `u32` 1.
+    pub const RAW_SOCKETS: &str = "RAW_SOCKETS";
     /// Per-CPU array of `u64`, indexed by [`Counter`](super::Counter).
     pub const COUNTERS: &str = "COUNTERS";
     /// Ring buffer of [`ObserveEvent`](super::ObserveEvent).
@@ -37,10 +44,30 @@ pub mod map {
     /// Ring buffer of [`Arrival`](super::Arrival).
     pub const ARRIVALS: &str = "ARRIVALS";
     /// All of them: what is pinned.
-    pub const ALL: [&str; 11] = [
-        RECORDS, LISTENERS, UPSTREAM, HANDSHAKES, OVERFLOW, ENDPOINTS, PREFILTER, COUNTERS, EVENTS,
-        NAMESPACES, ARRIVALS,
+    pub const ALL: [&str; 13] = [
+        RECORDS,
+        LISTENERS,
+        UPSTREAM,
+        HANDSHAKES,
+        OVERFLOW,
+        ENDPOINTS,
+        ADDRESSES,
+        PREFILTER,
+        RAW_SOCKETS,
+        COUNTERS,
+        EVENTS,
+        NAMESPACES,
+        ARRIVALS,
     ];
+
+    /// The name under which a map is pinned.
+    #[must_use]
+    pub const fn pin(name: &str) -> &str {
+        match name.as_bytes() {
+            b".bss" => "PREFILTER",
+            _ => name,
+        }
+    }
 }
 
 /// Read-only globals that the loader sets.
@@ -51,12 +78,20 @@ pub mod global {
     pub const OFFSETS: &str = "OFFSETS";
     /// `u32`: inode of the pid namespace whose numbers are recorded, or 0 for the first one, of which all others are parts.
     pub const PID_NAMESPACE: &str = "PID_NAMESPACE";
+    /// [`Issuer`](super::Issuer): where the embedded issuer listens.
+    pub const ISSUER: &str = "ISSUER";
+    /// [`Passage`](super::Passage): what the proxy's own packets carry from the socket to the uplink.
+    pub const PASSAGE: &str = "PASSAGE";
+    /// `u32`: inode of the guard's network namespace.
+    pub const HOST_NETNS: &str = "HOST_NETNS";
 }
 
 /// Value of a listener's entry in [`map::LISTENERS`].
 pub const LISTENER_MARK: u32 = 1;
 /// Value of a network namespace in [`map::NAMESPACES`] whose listener stands: its sockets are nothing new.
 pub const STANDING: u64 = u64::MAX;
+/// Value of the entry of the issuer's listener: it may take its port, and nothing is steered to it.
+pub const ISSUER_MARK: u32 = 2;
 /// `AF_INET`.
 pub const AF_INET: u16 = 2;
 /// `AF_INET6`.
@@ -191,6 +226,52 @@ pub struct Endpoint {
     pub id: u32,
 }
 
+/// What happens to traffic to an enforced endpoint's address that isn't for the endpoint's own port. Ordered: a later one
+/// is stricter.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum OtherTraffic {
+    /// Untouched, except for what could hide a port: fragments and IPv6 extension headers.
+    Pass = 1,
+    /// Other ports of TCP, UDP and UDP-Lite untouched, and ICMP's errors; all other protocols refused.
+    Ports = 2,
+    /// DNS, NTP, DHCP and ICMP's errors untouched; all else refused.
+    Refuse = 3,
+}
+
+/// Which bits the tables use: see [`prefilter_bit`]. A clear bit proves that there is no such key.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Prefilter {
+    /// Of [`map::ENDPOINTS`], by address and port.
+    pub endpoints: u64,
+    /// Of [`map::ADDRESSES`], by address, with port 0.
+    pub addresses: u64,
+}
+
+/// Where the embedded issuer listens; port 0: nowhere.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Issuer {
+    /// Its address and port.
+    pub at: EndpointKey,
+    /// Zero.
+    pub reserved: u32,
+    /// Cookie of the network namespace that it is in: the same address elsewhere is somebody else's.
+    pub netns_cookie: u64,
+}
+
+/// 64 bits that nobody can guess, new at each start. A packet that has them comes from a socket with the upstream mark, for
+/// only our program, which sees the socket, sets them; what leaves by the uplink has them removed again. All zero: not used.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Passage {
+    /// `skb->mark`
+    pub mark: u32,
+    /// `skb->priority`
+    pub priority: u32,
+}
+
 /// How strictly an endpoint is guarded.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -240,11 +321,22 @@ pub enum Counter {
     EventLost = 14,
     /// A note about a namespace without a listener was lost because the ring was full: the next scan finds it.
     ArrivalLost = 15,
+    /// A datagram to an enforced endpoint: refused.
+    DatagramRefused = 16,
+    /// Somebody else's bind to a port of ours: refused.
+    BindRefused = 17,
+    /// A packet that no hook of the socket layer had seen, to an enforced endpoint or address: dropped on its way out of
+    /// its socket.
+    PacketDropped = 18,
+    /// The same on its way out of an uplink.
+    FrameDropped = 19,
+    /// A raw, packet or XDP socket in the host's network namespace: refused.
+    RawSocketRefused = 20,
 }
 
 impl Counter {
     /// How many there are.
-    pub const COUNT: u32 = 16;
+    pub const COUNT: u32 = 21;
     /// All, in order of index.
     pub const ALL: [Self; Self::COUNT as usize] = [
         Self::Steered,
@@ -263,6 +355,11 @@ impl Counter {
         Self::AuditPassed,
         Self::EventLost,
         Self::ArrivalLost,
+        Self::DatagramRefused,
+        Self::BindRefused,
+        Self::PacketDropped,
+        Self::FrameDropped,
+        Self::RawSocketRefused,
     ];
 }
 
@@ -355,6 +452,12 @@ pub struct Offsets {
     pub pid_numbers: u32,
     /// `pid_namespace.ns.inum`
     pub pid_namespace_inum: u32,
+    /// `task_struct.nsproxy`
+    pub task_nsproxy: u32,
+    /// `nsproxy.net_ns`
+    pub nsproxy_net: u32,
+    /// `net.ns.inum`
+    pub net_inum: u32,
 }
 
 /// An offset of [`Offsets`] that the running kernel doesn't have.
@@ -379,6 +482,10 @@ pub const fn mapped(v4: [u8; 4]) -> [u8; 16] {
         0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, v4[0], v4[1], v4[2], v4[3],
     ]
 }
+
+/// The first three words of a NAT64 address (RFC 6052, 64:ff9b::/96), in memory order: the fourth is the IPv4 address that it
+/// leads to.
+pub const NAT64: [u32; 3] = [0x0064_ff9b_u32.to_be(), 0, 0];
 
 /// The bit (0 to 63) of an endpoint in the prefilter mask. A clear bit proves that the table has no such key, so other
 /// destinations cost a few instructions and no look-up. `words` is the address as four words in memory order.
@@ -426,6 +533,12 @@ mod pod {
     unsafe impl aya::Pod for super::Arrival {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::Offsets {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Prefilter {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Issuer {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Passage {}
 }
 
 // No padding, and offsets that a pinned map of this ABI_VERSION has for good.
@@ -442,7 +555,9 @@ const _: () = {
     assert!(size_of::<Endpoint>() == 8);
     assert!(size_of::<ObserveEvent>() == size_of::<CallerRecord>() + 8);
     assert!(size_of::<Arrival>() == 32);
-    assert!(size_of::<Offsets>() == 22 * 4);
+    assert!(size_of::<Offsets>() == 25 * 4);
+    assert!(size_of::<Prefilter>() == 16 && size_of::<Passage>() == 8);
+    assert!(size_of::<Issuer>() == 32);
     assert!(size_of::<Upid>() == 16 && offset_of!(Upid, namespace) == 8);
 };
 

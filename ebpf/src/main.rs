@@ -4,6 +4,9 @@
 //! [`established`] carries that to the accepted socket while the handshake runs; [`peername`] shows the caller what it
 //! dialled; [`arrival`] notes network namespaces that have no listener yet. [`caller`] is how the facts are read; [`maps`] and [`globals`] are what the programs share.
 //!
+//! Beside these five, and each of them optional: [`datagram`] and [`bind`] at the socket layer; [`egress`] and [`uplink`]
+//! judge packets ([`packet`]) that no such hook has seen; [`raw_socket`] keeps such sockets from being made.
+//!
 //! Built for `bpfel-unknown-none` by `cargo xtask ebpf`, or by hand (bpf-linker on PATH):
 //!
 //! ```sh
@@ -22,9 +25,15 @@
 #[cfg(target_arch = "bpf")]
 mod arrival;
 #[cfg(target_arch = "bpf")]
+mod bind;
+#[cfg(target_arch = "bpf")]
 mod caller;
 #[cfg(target_arch = "bpf")]
 mod connect;
+#[cfg(target_arch = "bpf")]
+mod datagram;
+#[cfg(target_arch = "bpf")]
+mod egress;
 #[cfg(target_arch = "bpf")]
 mod established;
 #[cfg(target_arch = "bpf")]
@@ -32,7 +41,13 @@ mod globals;
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
+mod packet;
+#[cfg(target_arch = "bpf")]
 mod peername;
+#[cfg(target_arch = "bpf")]
+mod raw_socket;
+#[cfg(target_arch = "bpf")]
+mod uplink;
 
 #[cfg(target_arch = "bpf")]
 #[panic_handler]

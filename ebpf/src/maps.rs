@@ -1,14 +1,19 @@
 //! The maps, and the counters. What each is for stands at its name in the shared `map` module.
 
-use core::{ffi::c_void, ptr::addr_of};
+use core::{
+    ffi::c_void,
+    ptr::{addr_of, read_volatile},
+};
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     btf_maps::SkStorage,
     macros::{btf_map, map},
-    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+    maps::{HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
-use imds_guard_ebpf::{CallerRecord, Counter, Endpoint, EndpointKey, HandshakeKey};
+use imds_guard_ebpf::{
+    CallerRecord, Counter, Endpoint, EndpointKey, HandshakeKey, Prefilter, prefilter_bit,
+};
 
 #[btf_map]
 static RECORDS: SkStorage<CallerRecord> = SkStorage::new();
@@ -28,7 +33,14 @@ pub(crate) static OVERFLOW: LruHashMap<HandshakeKey, CallerRecord> =
 #[map]
 pub(crate) static ENDPOINTS: HashMap<EndpointKey, Endpoint> = HashMap::with_max_entries(64, 0);
 #[map]
-pub(crate) static PREFILTER: Array<u64> = Array::with_max_entries(1, 0);
+pub(crate) static ADDRESSES: HashMap<[u8; 16], u32> = HashMap::with_max_entries(64, 0);
+#[map]
+pub(crate) static RAW_SOCKETS: HashMap<u64, u32> = HashMap::with_max_entries(64, 0);
+// The only variable: `.bss` is a map with this as its one value. User space writes it, no program does.
+static mut PREFILTER: Prefilter = Prefilter {
+    endpoints: 0,
+    addresses: 0,
+};
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::COUNT, 0);
 #[map]
@@ -63,4 +75,20 @@ pub(crate) fn count(counter: Counter) {
         // SAFETY: a checked pointer into this CPU's array.
         unsafe { *slot += 1 }
     }
+}
+
+/// Whether the endpoint table may have that key.
+#[inline(always)]
+pub(crate) fn may_be_endpoint(words: [u32; 4], port: u32) -> bool {
+    // SAFETY: a variable of this object, aligned; each half is read as a whole.
+    let mask = unsafe { read_volatile(addr_of!(PREFILTER.endpoints)) };
+    mask >> prefilter_bit(words, port) & 1 != 0
+}
+
+/// Whether the address table may have that address.
+#[inline(always)]
+pub(crate) fn may_be_address(words: [u32; 4]) -> bool {
+    // SAFETY: as above.
+    let mask = unsafe { read_volatile(addr_of!(PREFILTER.addresses)) };
+    mask >> prefilter_bit(words, 0) & 1 != 0
 }

@@ -97,10 +97,10 @@ impl World {
     }
 
     /// Where the real services stand.
-    pub(crate) fn enter_cloud<T: Send>(
-        &self,
-        work: impl FnOnce() -> Result<T> + Send,
-    ) -> Result<T> {
+    ///
+    /// # Errors
+    /// Those of `work`, and of entering.
+    pub fn enter_cloud<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         match &self.cloud {
             Some(cloud) => self.enter_space(cloud, work),
             None => self.enter(work),

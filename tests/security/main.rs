@@ -2,8 +2,10 @@
 //! agent, the loaded programs, real processes.
 
 mod canary;
+mod egress;
 mod flood;
 mod pid_reuse;
+mod ports;
 mod rejudged;
 mod rogue;
 mod sandbox;

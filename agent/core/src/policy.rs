@@ -29,7 +29,7 @@ pub use compile::{compile, includes};
 pub use diagnostic::{Diagnostic, Diagnostics, Severity, Source};
 pub use identify::Workload;
 pub use set::PolicySet;
-pub use settings::{Mode, Settings};
+pub use settings::{Mode, OtherTraffic, Settings};
 
 /// An identity that a rule hands out: `[identity.NAME]`.
 #[derive(Debug, Clone, PartialEq)]

@@ -352,7 +352,7 @@ fn every_block_of_the_manual_compiles() {
         .skip(1)
         .filter_map(|rest| rest.split("```").next())
         .collect();
-    assert_eq!(blocks.len(), 2);
+    assert_eq!(blocks.len(), 3);
     for block in blocks {
         let compiled = fixture("policy.md", block);
         assert_eq!(compiled.warnings.to_string(), "");

@@ -8,14 +8,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use imds_guard_core::imds::Service;
-use imds_guard_core::policy::{Mode, PolicySet, Settings};
+use imds_guard_core::policy::{Mode, OtherTraffic, PolicySet, Settings};
 use imds_guard_core::request::Cloud;
 use imds_guard_core::seam::{self, PolicyFiles};
 use imds_guard_ebpf::CallerRecord;
 
 use super::{GuardError, now};
 use crate::config::{self, ConfigError};
-use crate::intercept::{GuardedEndpoint, Mode as KernelMode};
+use crate::intercept::{GuardedEndpoint, Mode as KernelMode, OtherTraffic as KernelOtherTraffic};
 use crate::sys::memfd;
 
 /// What is in force.
@@ -74,6 +74,11 @@ impl Policy {
                     Mode::Enforce => KernelMode::Enforce,
                 },
                 id: endpoint_id(guarded.address),
+                other_traffic: guarded.other_traffic.map(|word| match word {
+                    OtherTraffic::Pass => KernelOtherTraffic::Pass,
+                    OtherTraffic::Ports => KernelOtherTraffic::Ports,
+                    OtherTraffic::Refuse => KernelOtherTraffic::Refuse,
+                }),
             })
             .collect()
     }

@@ -89,7 +89,9 @@ impl Guard {
             .map(|issuer| Issuer::open(issuer, &options.state_dir, now()))
             .transpose()?;
         let listen = settings.issuer.as_ref().and_then(|issuer| issuer.listen);
-        let issuer_listener = listen.map(start::issuer_listener).transpose()?;
+        let issuer_listener = listen
+            .map(|address| start::issuer_listener(address, &options.pin_dir))
+            .transpose()?;
         let file = settings.audit.file.as_deref().map(std::path::Path::new);
         let audit = Audit::open(options.audit.as_deref().or(file))?;
         let mut attestor = Attestor::new(host_netns())?;
@@ -106,7 +108,9 @@ impl Guard {
             pin_dir: options.pin_dir.clone(),
             port: options.port,
             endpoints: policy.endpoints(),
+            issuer: listen,
         })?;
+        start::tell(interceptor.layers(), options.port, listen);
         let (listeners, namespaces, events) = undone_if_fresh(&mut interceptor, &options)?;
         let mut guard = Self {
             answers: Answers {
@@ -118,7 +122,7 @@ impl Guard {
             },
             listeners,
             spaces: Spaces::new(namespaces),
-            issuer_listener: issuer_listener.map(Into::into),
+            issuer_listener,
             events,
             spawner,
             door,

@@ -2,7 +2,8 @@
 //! refuses with its remedy; none leaves anything in force.
 
 use std::fs::{DirBuilder, OpenOptions};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -11,6 +12,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, Uid};
 
 use super::GuardError;
+use crate::intercept::{self, layer::Standing};
 
 const RUN_REMEDY: &str =
     "make it a directory that only root can write, or name another with --run-dir";
@@ -84,13 +86,50 @@ fn ids(user: &str, passwd: &str) -> Option<(u32, u32)> {
 }
 
 /// The listener of the issuer's documents.
-pub(super) fn issuer_listener(address: SocketAddr) -> Result<TcpListener, GuardError> {
-    let listener = TcpListener::bind(address)
-        .map_err(|source| GuardError::IssuerListen { address, source })?;
-    listener
-        .set_nonblocking(true)
-        .map_err(|source| GuardError::IssuerListen { address, source })?;
-    Ok(listener)
+pub(super) fn issuer_listener(address: SocketAddr, pin_dir: &Path) -> Result<OwnedFd, GuardError> {
+    intercept::for_issuer(address, pin_dir)
+        .map_err(|source| GuardError::IssuerListen { address, source })
+}
+
+/// What stands between callers and the metadata addresses, layer by layer, and what may come in the way of the next start.
+pub(super) fn tell(layers: &[Standing], port: u16, issuer: Option<SocketAddr>) {
+    warn_of_ports(issuer.iter().map(SocketAddr::port).chain([port]));
+    for Standing { layer, absent } in layers {
+        match absent {
+            None => tracing::info!(layer, "stands"),
+            Some(why) => tracing::warn!(layer, "does not stand: {why}"),
+        }
+    }
+}
+
+/// A port that the kernel may give to anybody's connection can be taken when the guard wants to have it.
+fn warn_of_ports(ports: impl Iterator<Item = u16>) {
+    let read = |name: &str| std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}"));
+    let (Ok(range), Ok(reserved)) = (read("ip_local_port_range"), read("ip_local_reserved_ports"))
+    else {
+        return;
+    };
+    for port in ports {
+        if is_ephemeral(port, &range, &reserved) {
+            tracing::warn!(
+                port,
+                "lies in net.ipv4.ip_local_port_range: add it to net.ipv4.ip_local_reserved_ports, or some connection may have it when the guard starts"
+            );
+        }
+    }
+}
+
+fn is_ephemeral(port: u16, range: &str, reserved: &str) -> bool {
+    let number = |text: &str| text.trim().parse::<u16>().ok();
+    let mut ends = range.split_whitespace().filter_map(number);
+    let (Some(low), Some(high)) = (ends.next(), ends.next()) else {
+        return false;
+    };
+    let kept = reserved.trim().split(',').any(|part| {
+        let (from, to) = part.split_once('-').unwrap_or((part, part));
+        number(from).is_some_and(|from| from <= port) && number(to).is_some_and(|to| port <= to)
+    });
+    (low..=high).contains(&port) && !kept
 }
 
 /// Each attested process costs two descriptors.
@@ -132,9 +171,19 @@ mod tests {
     }
 
     #[test]
+    fn ports_that_a_connection_may_get_are_known() {
+        let range = "32768\t60999\n";
+        assert!(is_ephemeral(40000, range, "\n"));
+        assert!(is_ephemeral(40000, range, "39999,40001-40002\n"));
+        assert!(!is_ephemeral(40000, range, "8080,39990-40010\n"));
+        assert!(!is_ephemeral(8779, range, "\n"));
+    }
+
+    #[test]
     fn a_taken_port_is_told_with_its_remedy() {
-        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-        let error = issuer_listener(taken.local_addr().unwrap()).unwrap_err();
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let error =
+            issuer_listener(taken.local_addr().unwrap(), Path::new("/nowhere")).unwrap_err();
         assert!(error.to_string().contains("[issuer]"), "{error}");
     }
 }

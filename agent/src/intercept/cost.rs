@@ -1,6 +1,7 @@
 //! What the programs cost: the kernel's own run statistics, for benches and for an operator who asks.
 
 use std::{
+    io,
     os::fd::{AsFd, OwnedFd},
     path::Path,
     time::Duration,
@@ -8,7 +9,11 @@ use std::{
 
 use aya::sys::{Stats, enable_stats};
 
-use super::{InterceptError, load::PROGRAMS, pins};
+use super::{
+    InterceptError,
+    load::{OPTIONAL, PROGRAMS},
+    pins,
+};
 use crate::sys::bpf;
 
 /// Runs of one program since it was loaded, as far as they were counted.
@@ -48,9 +53,13 @@ pub fn count() -> Result<OwnedFd, InterceptError> {
 pub fn costs(pin_dir: &Path) -> Result<Vec<ProgramCost>, InterceptError> {
     let links = pins::links(pin_dir);
     let mut costs = Vec::new();
-    for program in PROGRAMS {
-        let link = bpf::open_pinned(&links.join(program))
-            .map_err(InterceptError::system("opening a pinned link"))?;
+    for program in PROGRAMS.into_iter().chain(OPTIONAL) {
+        let link = match bpf::open_pinned(&links.join(program)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound && OPTIONAL.contains(&program) => {
+                continue;
+            }
+            link => link.map_err(InterceptError::system("opening a pinned link"))?,
+        };
         let at = bpf::link_info(link.as_fd()).map_err(InterceptError::system("reading a link"))?;
         let info = aya::programs::loaded_programs()
             .flatten()

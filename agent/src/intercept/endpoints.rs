@@ -3,12 +3,15 @@
 use std::{
     collections::BTreeMap,
     io,
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     num::NonZeroU32,
 };
 
-use aya::maps::{Array, HashMap, MapData, MapError};
-use imds_guard_ebpf::{Endpoint, EndpointKey, Mode, mapped};
+use aya::{
+    Pod,
+    maps::{Array, HashMap, MapData, MapError},
+};
+use imds_guard_ebpf::{Endpoint, EndpointKey, Issuer, Mode, OtherTraffic, Prefilter, mapped};
 
 use super::InterceptError;
 
@@ -27,6 +30,16 @@ pub struct GuardedEndpoint {
     /// Comes back in the records ([`imds_guard_ebpf::CallerRecord::endpoint_id`]) and is the value of upstream marks.
     /// Several addresses may share one.
     pub id: NonZeroU32,
+    /// What else may go to this address while it is enforced; of several endpoints there, the strictest. `None`: what the
+    /// others there say, or [`OtherTraffic::Ports`].
+    pub other_traffic: Option<OtherTraffic>,
+}
+
+/// The kernel's tables.
+pub(super) struct Tables {
+    pub(super) endpoints: HashMap<MapData, EndpointKey, Endpoint>,
+    pub(super) addresses: HashMap<MapData, [u8; 16], u32>,
+    pub(super) prefilter: Array<MapData, Prefilter>,
 }
 
 impl GuardedEndpoint {
@@ -46,6 +59,24 @@ impl GuardedEndpoint {
             mode: self.mode as u32,
             id: self.id.get(),
         }
+    }
+}
+
+/// Where the issuer listens, as the programs want it.
+pub(super) fn issuer(listen: Option<SocketAddr>, netns_cookie: u64) -> Issuer {
+    let nowhere = SocketAddr::from(([0; 4], 0));
+    let at = listen.unwrap_or(nowhere);
+    let address = match at.ip() {
+        IpAddr::V4(v4) => mapped(v4.octets()),
+        IpAddr::V6(v6) => v6.octets(),
+    };
+    Issuer {
+        at: EndpointKey {
+            address,
+            port: u32::from(at.port()),
+        },
+        reserved: 0,
+        netns_cookie,
     }
 }
 
@@ -83,15 +114,53 @@ fn is_mapped_loopback(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some_and(|v4| v4.is_loopback()) || v6 == Ipv6Addr::LOCALHOST)
 }
 
-/// Makes the kernel's table equal to `endpoints`.
+/// The addresses with an enforced endpoint.
+fn addresses(endpoints: &[GuardedEndpoint]) -> BTreeMap<[u8; 16], u32> {
+    let mut table = BTreeMap::new();
+    for endpoint in endpoints.iter().filter(|e| e.mode == Mode::Enforce) {
+        let said = table.entry(endpoint.key().address).or_insert(None);
+        *said = endpoint.other_traffic.max(*said);
+    }
+    let word = |said: Option<OtherTraffic>| said.unwrap_or(OtherTraffic::Ports) as u32;
+    table
+        .into_iter()
+        .map(|(at, said)| (at, word(said)))
+        .collect()
+}
+
+/// Makes the kernel's tables equal to `endpoints`.
 pub(super) fn write(
-    table: &mut HashMap<MapData, EndpointKey, Endpoint>,
-    prefilter: &mut Array<MapData, u64>,
+    tables: &mut Tables,
     endpoints: &[GuardedEndpoint],
     proxy_port: u16,
 ) -> Result<(), InterceptError> {
     let wanted = keyed(endpoints, proxy_port)?;
-    let stale: Vec<EndpointKey> = table
+    let addresses = addresses(endpoints);
+    let exact = Prefilter {
+        endpoints: wanted.keys().fold(0, |m, key| m | key.prefilter_mask()),
+        addresses: addresses.keys().fold(0, |m, address| {
+            let (address, port) = (*address, 0);
+            m | EndpointKey { address, port }.prefilter_mask()
+        }),
+    };
+    // Wider masks, new entries, then what is stale, then the exact masks: every wanted key is found all the time.
+    let before = tables.prefilter.get(&0, 0).map_err(failed)?;
+    let both = Prefilter {
+        endpoints: before.endpoints | exact.endpoints,
+        addresses: before.addresses | exact.addresses,
+    };
+    tables.prefilter.set(0, both, 0).map_err(failed)?;
+    replace(&mut tables.endpoints, &wanted)?;
+    replace(&mut tables.addresses, &addresses)?;
+    tables.prefilter.set(0, exact, 0).map_err(failed)
+}
+
+/// Makes `table` equal to `wanted`, new entries first.
+fn replace<K: Pod + Ord, V: Pod>(
+    table: &mut HashMap<MapData, K, V>,
+    wanted: &BTreeMap<K, V>,
+) -> Result<(), InterceptError> {
+    let stale: Vec<K> = table
         .keys()
         .collect::<Result<Vec<_>, _>>()
         .map_err(failed)?
@@ -102,20 +171,15 @@ pub(super) fn write(
     if wanted.len() + stale.len() > CAPACITY {
         remove(table, &stale)?;
     }
-    // Wider mask, new entries, then what is stale, then the exact mask: every wanted key is found all the time.
-    let exact = wanted.keys().fold(0, |m, key| m | key.prefilter_mask());
-    let before = prefilter.get(&0, 0).map_err(failed)?;
-    prefilter.set(0, before | exact, 0).map_err(failed)?;
-    for (key, value) in &wanted {
+    for (key, value) in wanted {
         table.insert(key, value, 0).map_err(failed)?;
     }
-    remove(table, &stale)?;
-    prefilter.set(0, exact, 0).map_err(failed)
+    remove(table, &stale)
 }
 
-fn remove(
-    table: &mut HashMap<MapData, EndpointKey, Endpoint>,
-    keys: &[EndpointKey],
+fn remove<K: Pod, V: Pod>(
+    table: &mut HashMap<MapData, K, V>,
+    keys: &[K],
 ) -> Result<(), InterceptError> {
     for key in keys {
         match table.remove(key) {
@@ -148,7 +212,31 @@ mod tests {
             port,
             mode: Mode::Enforce,
             id: NonZeroU32::MIN,
+            other_traffic: None,
         }
+    }
+
+    #[test]
+    fn an_enforced_address_keeps_its_strictest_word_on_other_traffic() {
+        let of = |port, mode, other_traffic| GuardedEndpoint {
+            mode,
+            other_traffic,
+            ..endpoint("168.63.129.16", port)
+        };
+        let table = addresses(&[
+            of(80, Mode::Enforce, Some(OtherTraffic::Pass)),
+            of(32526, Mode::Enforce, Some(OtherTraffic::Ports)),
+            of(81, Mode::Audit, Some(OtherTraffic::Refuse)),
+            of(82, Mode::Enforce, None),
+        ]);
+        let words: Vec<u32> = table.into_values().collect();
+        assert_eq!(words, [OtherTraffic::Ports as u32]);
+        let unsaid = addresses(&[of(80, Mode::Enforce, None)]);
+        assert_eq!(
+            unsaid.into_values().collect::<Vec<_>>(),
+            [OtherTraffic::Ports as u32]
+        );
+        assert!(addresses(&[of(80, Mode::Observe, Some(OtherTraffic::Refuse))]).is_empty());
     }
 
     #[test]

@@ -94,16 +94,34 @@ pub const LAYERS: &[Layer] = &[
         stops: "nothing: getpeername() shows the address that was dialled",
         links: &["getpeername4", "getpeername6"],
     },
+    Layer {
+        name: "datagrams",
+        need: Need::Optional,
+        stops: "UDP without connect() to an enforced address and port: refused",
+        links: &["sendmsg4", "sendmsg6"],
+    },
+    Layer {
+        name: "ports",
+        need: Need::Optional,
+        stops: "others who would take the listeners' port or the issuer's: refused, also while the guard is away",
+        links: &["bind4", "bind6"],
+    },
+    Layer {
+        name: "packets",
+        need: Need::Optional,
+        stops: "raw sockets, ping, fragments, other protocols, older connections to an enforced address: dropped",
+        links: &["egress"],
+    },
 ];
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::intercept::load::PROGRAMS;
+    use crate::intercept::load::{OPTIONAL, PROGRAMS};
 
     #[test]
     fn each_program_belongs_to_exactly_one_layer() {
-        for program in PROGRAMS {
+        for program in PROGRAMS.into_iter().chain(OPTIONAL) {
             let owners = LAYERS.iter().filter(|layer| layer.owns(program)).count();
             assert_eq!(owners, 1, "{program}");
         }

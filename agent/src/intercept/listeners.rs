@@ -4,11 +4,13 @@
 //! port, the kernel refuses.
 
 use std::{
-    net::{Ipv4Addr, Ipv6Addr},
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::{AsFd, AsRawFd, OwnedFd},
+    path::Path,
 };
 
-use imds_guard_ebpf::LISTENER_MARK;
+use imds_guard_ebpf::{ISSUER_MARK, LISTENER_MARK};
 use nix::{
     errno::Errno,
     sys::socket::{
@@ -33,14 +35,17 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    /// Opens both in the calling thread's namespace; not marked yet.
-    pub(super) fn open(port: u16) -> Result<Self, InterceptError> {
+    /// Opens both in the calling thread's namespace, with their mark in each of `marks` before they bind: the programs that
+    /// look there let nobody else have the port.
+    pub(super) fn open(port: u16, marks: &[OwnedFd]) -> Result<Self, InterceptError> {
         let v4 = open(
+            marks,
             AddressFamily::Inet,
             &SockaddrIn::from(std::net::SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)),
         )
         .map_err(|e| failed(e, port, "127.0.0.1"))?;
         let v6 = match open(
+            marks,
             AddressFamily::Inet6,
             &SockaddrIn6::from(std::net::SocketAddrV6::new(Ipv6Addr::LOCALHOST, port, 0, 0)),
         ) {
@@ -83,11 +88,46 @@ impl Listeners {
     }
 }
 
-fn open(family: AddressFamily, address: &dyn SockaddrLike) -> Result<OwnedFd, Errno> {
+/// A listener of the issuer's documents: non-blocking, close-on-exec, listening. While programs of a former run are in
+/// force, nobody else can have its port.
+///
+/// # Errors
+/// Those of socket(2), bind(2), listen(2) and of opening what is pinned in `pin_dir`.
+pub fn for_issuer(address: SocketAddr, pin_dir: &Path) -> io::Result<OwnedFd> {
+    let marks = super::pins::listener_marks(pin_dir).map_err(io::Error::other)?;
+    let (family, at): (_, &dyn SockaddrLike) = match &address {
+        SocketAddr::V4(v4) => (AddressFamily::Inet, &SockaddrIn::from(*v4)),
+        SocketAddr::V6(v6) => (AddressFamily::Inet6, &SockaddrIn6::from(*v6)),
+    };
+    let fd = unbound(family)?;
+    mark(&fd, &marks, ISSUER_MARK)?;
+    bind(fd.as_raw_fd(), at)?;
+    listen(&fd, Backlog::new(128)?)?;
+    Ok(fd)
+}
+
+fn mark(socket: &OwnedFd, marks: &[OwnedFd], value: u32) -> io::Result<()> {
+    marks
+        .iter()
+        .try_for_each(|map| bpf::update_u32(map.as_fd(), socket.as_fd(), value))
+}
+
+/// Connections of a former run in TIME_WAIT must not keep the port; a live listener still does.
+fn unbound(family: AddressFamily) -> Result<OwnedFd, Errno> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let fd = socket(family, SockType::Stream, flags, None)?;
-    // Connections of a former run in TIME_WAIT must not keep the port; a live listener still does.
     setsockopt(&fd, ReuseAddr, &true)?;
+    Ok(fd)
+}
+
+fn open(
+    marks: &[OwnedFd],
+    family: AddressFamily,
+    address: &dyn SockaddrLike,
+) -> Result<OwnedFd, Errno> {
+    let fd = unbound(family)?;
+    mark(&fd, marks, LISTENER_MARK)
+        .map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)))?;
     if family == AddressFamily::Inet6 {
         setsockopt(&fd, Ipv6V6Only, &true)?;
     }

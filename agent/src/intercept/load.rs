@@ -7,9 +7,9 @@ use std::{io, os::unix::fs::MetadataExt, path::Path};
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
     maps::MapError,
-    programs::{CgroupSock, CgroupSockAddr, Program, ProgramError, SockOps},
+    programs::{CgroupSkb, CgroupSock, CgroupSockAddr, Program, ProgramError, SockOps},
 };
-use imds_guard_ebpf::{Offsets, global, map};
+use imds_guard_ebpf::{Issuer, Offsets, Passage, global, map};
 
 use super::{InterceptError, offsets};
 
@@ -22,6 +22,20 @@ pub(super) const PROGRAMS: [&str; 6] = [
     "connect4",
     "connect6",
 ];
+
+/// The programs beside those: a kernel that takes one of them has it, and one that doesn't goes without.
+pub(super) const OPTIONAL: [&str; 5] = ["sendmsg4", "sendmsg6", "bind4", "bind6", "egress"];
+
+/// What programs are told as they are loaded.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Parameters {
+    /// The listeners' port.
+    pub(super) port: u16,
+    /// Where the issuer listens.
+    pub(super) issuer: Issuer,
+    /// What the proxy's packets carry.
+    pub(super) passage: Passage,
+}
 
 /// The object that this binary carries; empty in a build without kernel programs.
 #[must_use]
@@ -37,7 +51,11 @@ pub fn embedded() -> &'static [u8] {
 }
 
 /// Maps created or reused below `maps`, programs verified; nothing attached.
-pub(super) fn load(object: &[u8], port: u16, maps: &Path) -> Result<Ebpf, InterceptError> {
+pub(super) fn load(
+    object: &[u8],
+    parameters: &Parameters,
+    maps: &Path,
+) -> Result<Ebpf, InterceptError> {
     if object.is_empty() {
         return Err(InterceptError::NoPrograms);
     }
@@ -50,12 +68,16 @@ pub(super) fn load(object: &[u8], port: u16, maps: &Path) -> Result<Ebpf, Interc
     });
     let offsets = offsets?;
     let namespace = pid_namespace()?;
+    let netns = netns_inode()?;
     loader
-        .override_global(global::PROXY_PORT, &port, true)
+        .override_global(global::PROXY_PORT, &parameters.port, true)
+        .override_global(global::ISSUER, &parameters.issuer, true)
+        .override_global(global::PASSAGE, &parameters.passage, true)
+        .override_global(global::HOST_NETNS, &netns, true)
         .override_global(global::OFFSETS, &offsets, true)
         .override_global(global::PID_NAMESPACE, &namespace, true);
     for name in map::ALL {
-        loader.map_pin_path(name, maps.join(name));
+        loader.map_pin_path(name, maps.join(map::pin(name)));
     }
     let mut ebpf = loader.load(object).map_err(from_aya)?;
     for name in PROGRAMS {
@@ -67,6 +89,27 @@ pub(super) fn load(object: &[u8], port: u16, maps: &Path) -> Result<Ebpf, Interc
         load_program(program).map_err(|e| refused(name, e))?;
     }
     Ok(ebpf)
+}
+
+/// Has the kernel verify one of the optional programs.
+///
+/// # Errors
+/// What this kernel lacks for it, or that the right is lacking.
+pub(super) fn load_optional(ebpf: &mut Ebpf, name: &str) -> Result<(), InterceptError> {
+    let program = ebpf
+        .program_mut(name)
+        .ok_or_else(|| InterceptError::WrongObject {
+            detail: format!("no program {name}"),
+        })?;
+    load_program(program).map_err(|e| refused(name, e))
+}
+
+/// Inode of our own network namespace.
+fn netns_inode() -> Result<u32, InterceptError> {
+    let inode = std::fs::metadata("/proc/thread-self/ns/net").map(|namespace| namespace.ino());
+    let inode = inode.map_err(InterceptError::system("looking at our network namespace"))?;
+    // The kernel numbers namespaces with 32 bits.
+    Ok(u32::try_from(inode).unwrap_or(0))
 }
 
 /// `PROC_PID_INIT_INO` of the kernel's `include/linux/proc_ns.h`: the first pid namespace.
@@ -98,6 +141,7 @@ fn load_program(program: &mut Program) -> Result<(), ProgramError> {
         Program::CgroupSockAddr(p) => CgroupSockAddr::load(p),
         Program::CgroupSock(p) => CgroupSock::load(p),
         Program::SockOps(p) => SockOps::load(p),
+        Program::CgroupSkb(p) => CgroupSkb::load(p),
         _ => Err(ProgramError::UnexpectedProgramType),
     }
 }
@@ -176,8 +220,16 @@ mod tests {
 
     #[test]
     fn an_empty_object_is_refused() {
+        let parameters = Parameters {
+            port: 1,
+            issuer: super::super::endpoints::issuer(None, 0),
+            passage: Passage {
+                mark: 0,
+                priority: 0,
+            },
+        };
         assert!(matches!(
-            load(&[], 1, Path::new("/nonexistent")),
+            load(&[], &parameters, Path::new("/nonexistent")),
             Err(InterceptError::NoPrograms)
         ));
     }

@@ -57,6 +57,9 @@ pub(super) fn of_running_kernel() -> Result<Offsets, InterceptError> {
         pid_level: at("pid", "level")?,
         pid_numbers: at("pid", "numbers")?,
         pid_namespace_inum: at("pid_namespace", "ns.inum")?,
+        task_nsproxy: at("task_struct", "nsproxy")?,
+        nsproxy_net: at("nsproxy", "net_ns")?,
+        net_inum: at("net", "ns.inum")?,
     })
 }
 
@@ -71,7 +74,7 @@ struct Btf<'a> {
 }
 
 /// The structs that [`Btf::parse`] looks out for.
-const STRUCTS: [&str; 12] = [
+const STRUCTS: [&str; 14] = [
     "task_struct",
     "cred",
     "mm_struct",
@@ -84,6 +87,8 @@ const STRUCTS: [&str; 12] = [
     "pid",
     "upid",
     "pid_namespace",
+    "nsproxy",
+    "net",
 ];
 
 fn word(bytes: &[u8], at: usize) -> Option<u32> {

@@ -12,15 +12,15 @@
 use std::{
     fs::{self, File},
     io,
-    os::fd::AsFd,
+    os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
 use aya::{
     Ebpf,
-    programs::{CgroupAttachMode, Program, ProgramError, links::FdLink},
+    programs::{CgroupAttachMode, CgroupSkbAttachType, Program, ProgramError, links::FdLink},
 };
-use imds_guard_ebpf::ABI_VERSION;
+use imds_guard_ebpf::{ABI_VERSION, map};
 
 use super::{InterceptError, environment, load::PROGRAMS};
 use crate::sys::bpf;
@@ -74,18 +74,42 @@ impl Pins {
         let cgroup = File::open(root).map_err(InterceptError::system("opening the cgroup"))?;
         let id = environment::cgroup_id(root)?;
         for name in PROGRAMS {
-            let program = ebpf
-                .program_mut(name)
-                .ok_or_else(|| InterceptError::WrongObject {
-                    detail: format!("no program {name}"),
-                })?;
-            let pin = self.links().join(name);
-            if !swap(program, &pin, id)? {
-                let attached = attach(program, &cgroup).map_err(|e| refused(e, root))?;
-                self.replace(attached, &pin)?;
-            }
+            self.attach_one(ebpf, name, &cgroup, root, id)?;
         }
         Ok(())
+    }
+
+    /// The same for one of the optional programs, which has been loaded.
+    pub(super) fn attach_optional(
+        &mut self,
+        ebpf: &mut Ebpf,
+        name: &str,
+        root: &Path,
+    ) -> Result<(), InterceptError> {
+        let cgroup = File::open(root).map_err(InterceptError::system("opening the cgroup"))?;
+        let id = environment::cgroup_id(root)?;
+        self.attach_one(ebpf, name, &cgroup, root, id)
+    }
+
+    fn attach_one(
+        &mut self,
+        ebpf: &mut Ebpf,
+        name: &str,
+        cgroup: &File,
+        root: &Path,
+        id: u64,
+    ) -> Result<(), InterceptError> {
+        let program = ebpf
+            .program_mut(name)
+            .ok_or_else(|| InterceptError::WrongObject {
+                detail: format!("no program {name}"),
+            })?;
+        let pin = self.links().join(name);
+        if swap(program, &pin, id)? {
+            return Ok(());
+        }
+        let attached = attach(program, cgroup).map_err(|e| refused(e, root))?;
+        self.replace(attached, &pin)
     }
 
     /// Pins `link` as `pin`; what was pinned there goes after, not before.
@@ -129,6 +153,21 @@ fn layout(directory: &Path) -> PathBuf {
     directory.join(format!("layout-{ABI_VERSION}"))
 }
 
+/// The listener-marker maps that former runs have pinned, of whatever layout: to bind the port while their programs are in
+/// force, a socket needs its mark in the map that they look at.
+pub(super) fn listener_marks(directory: &Path) -> Result<Vec<OwnedFd>, InterceptError> {
+    let Ok(layouts) = fs::read_dir(directory) else {
+        return Ok(vec![]);
+    };
+    let maps = layouts
+        .flatten()
+        .map(|layout| layout.path().join("maps").join(map::LISTENERS))
+        .filter(|pin| pin.exists());
+    maps.map(|pin| bpf::open_pinned(&pin))
+        .collect::<io::Result<_>>()
+        .map_err(InterceptError::system("opening the listener-marker map"))
+}
+
 /// Where the links of this layout are.
 pub(super) fn links(directory: &Path) -> PathBuf {
     layout(directory).join("links")
@@ -167,6 +206,14 @@ fn attach(program: &mut Program, cgroup: &File) -> Result<FdLink, ProgramError> 
         }
         Program::SockOps(p) => {
             let id = p.attach(cgroup, CgroupAttachMode::Single)?;
+            p.take_link(id)?.try_into().map_err(wrong)
+        }
+        Program::CgroupSkb(p) => {
+            let id = p.attach(
+                cgroup,
+                CgroupSkbAttachType::Egress,
+                CgroupAttachMode::Single,
+            )?;
             p.take_link(id)?.try_into().map_err(wrong)
         }
         _ => Err(ProgramError::UnexpectedProgramType),

@@ -53,6 +53,7 @@ fn main() -> anyhow::Result<()> {
         pin_dir: next()?.into(),
         port: next()?.parse()?,
         endpoints: endpoints(&next()?)?,
+        issuer: None,
     };
     let started = Instant::now();
     let mut interceptor = match Interceptor::start(&settings) {
@@ -128,6 +129,7 @@ fn endpoints(text: &str) -> anyhow::Result<Vec<GuardedEndpoint>> {
                     other => bail!("no mode {other}"),
                 },
                 id: NonZeroU32::new(id.parse()?).context("id 0")?,
+                other_traffic: None,
             })
         })
         .collect()

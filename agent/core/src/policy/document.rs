@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::Origin;
 use super::diagnostic::Place;
-use super::settings::Mode;
+use super::settings::{Mode, OtherTraffic};
 use crate::request::Cloud;
 
 /// A value and where it stands.
@@ -33,6 +33,7 @@ pub(crate) struct Files {
     pub(crate) include: Vec<Text>,
     pub(crate) host: Host,
     pub(crate) endpoints: BTreeMap<Arc<str>, At<Mode>>,
+    pub(crate) other_traffic: BTreeMap<Arc<str>, At<OtherTraffic>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) issuer: Option<At<Issuer>>,
     pub(crate) audit: Audit,
@@ -100,6 +101,8 @@ pub(crate) struct EndpointEntry {
     pub(crate) address: Vec<Text>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) mode: Option<At<Mode>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) other_traffic: Option<At<OtherTraffic>>,
 }
 
 #[derive(Debug, Serialize)]

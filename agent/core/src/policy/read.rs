@@ -1,5 +1,6 @@
 //! TOML text becomes [`super::document`]: one function per table of the language.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use toml::de::DeTable;
@@ -11,7 +12,7 @@ use super::document::{
     Issuer, Proxy, ResourceEntry, RuleEntry, Text, TokenEntry, WorkloadEntry,
 };
 use super::fields::{Fields, Reader};
-use super::settings::Mode;
+use super::settings::{Mode, OtherTraffic};
 use crate::request::Cloud;
 
 pub(crate) const CLOUDS: [(&str, Cloud); 3] = [
@@ -23,6 +24,11 @@ const MODES: [(&str, Mode); 3] = [
     ("observe", Mode::Observe),
     ("audit", Mode::Audit),
     ("enforce", Mode::Enforce),
+];
+const OTHER_TRAFFIC: [(&str, OtherTraffic); 3] = [
+    ("pass", OtherTraffic::Pass),
+    ("ports", OtherTraffic::Ports),
+    ("refuse", OtherTraffic::Refuse),
 ];
 const ORIGINS: [(&str, Origin); 4] = [
     ("mint", Origin::Mint),
@@ -111,35 +117,46 @@ fn section(f: &Fields<'_, '_>, key: &'static str, what: &str, read: impl FnOnce(
 }
 
 fn endpoints(f: &Fields<'_, '_>, files: &mut Files) {
-    for (name, value) in f.entries("endpoints") {
-        let text = f.texts("endpoints", &[value]).pop();
-        if let Some(mode) = text.and_then(|text| f.choose(&text, "mode", &MODES)) {
-            files.endpoints.insert(
-                name.value.clone(),
-                At {
-                    value: mode.value,
-                    place: name.place,
-                },
-            );
-        }
-    }
+    words(f, "endpoints", "mode", &MODES, &mut files.endpoints);
+    let others = &mut files.other_traffic;
+    words(f, "other_traffic", "word", &OTHER_TRAFFIC, others);
     each(f, "endpoint", "[[endpoint]]", |t| {
         let entry = EndpointEntry {
             name: t.required("name", "\"my-imds\"")?,
             cloud: cloud(t)?,
             address: t.list("address").map(|l| l.value).unwrap_or_default(),
             mode: t.word("mode", &MODES),
+            other_traffic: t.word("other_traffic", &OTHER_TRAFFIC),
         };
         files.endpoint.push(entry);
         Some(())
     });
 }
 
+/// A table of endpoint names, each with one of `choices`.
+fn words<T: Copy>(
+    f: &Fields<'_, '_>,
+    table: &'static str,
+    what: &'static str,
+    choices: &[(&str, T)],
+    into: &mut BTreeMap<Arc<str>, At<T>>,
+) {
+    for (name, value) in f.entries(table) {
+        let text = f.texts(table, &[value]).pop();
+        if let Some(chosen) = text.and_then(|text| f.choose(&text, what, choices)) {
+            let place = name.place;
+            let value = chosen.value;
+            into.insert(name.value, At { value, place });
+        }
+    }
+}
+
 fn refuse_configuration(f: &Fields<'_, '_>) {
-    const MAIN_ONLY: [&str; 7] = [
+    const MAIN_ONLY: [&str; 8] = [
         "include",
         "host",
         "endpoints",
+        "other_traffic",
         "endpoint",
         "issuer",
         "audit",

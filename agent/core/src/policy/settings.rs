@@ -80,6 +80,33 @@ pub enum Mode {
     Enforce,
 }
 
+/// What happens to traffic to an enforced endpoint's address that isn't for its port. Ordered: a later one is stricter, and
+/// of several endpoints at one address the strictest holds.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Default,
+    serde::Serialize,
+    serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum OtherTraffic {
+    /// Untouched.
+    Pass,
+    /// Other ports of TCP and UDP untouched, other protocols dropped. DNS and NTP live at the same addresses; nothing that a
+    /// metadata service speaks is without ports.
+    #[default]
+    Ports,
+    /// DNS, NTP and DHCP untouched, all else dropped.
+    Refuse,
+}
+
 /// One service of one cloud.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
@@ -91,6 +118,8 @@ pub struct Endpoint {
     pub addresses: Vec<SocketAddr>,
     /// Its mode.
     pub mode: Mode,
+    /// What else may go to its addresses, where somebody said so.
+    pub other_traffic: Option<OtherTraffic>,
 }
 
 /// One guarded (address, port), after endpoints that share it were merged.
@@ -100,6 +129,8 @@ pub struct Guarded {
     pub address: SocketAddr,
     /// The strictest mode of the endpoints that live there.
     pub mode: Mode,
+    /// Their strictest word on other traffic, where somebody said one.
+    pub other_traffic: Option<OtherTraffic>,
     /// Their places in [`Settings::endpoints`].
     pub endpoints: Vec<usize>,
 }
@@ -113,11 +144,13 @@ impl Settings {
                 match guarded.iter_mut().find(|g| g.address == *address) {
                     Some(shared) => {
                         shared.mode = shared.mode.max(endpoint.mode);
+                        shared.other_traffic = shared.other_traffic.max(endpoint.other_traffic);
                         shared.endpoints.push(at);
                     }
                     None => guarded.push(Guarded {
                         address: *address,
                         mode: endpoint.mode,
+                        other_traffic: endpoint.other_traffic,
                         endpoints: vec![at],
                     }),
                 }

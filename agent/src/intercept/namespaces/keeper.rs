@@ -179,9 +179,10 @@ impl Keeper {
         let owner = netns::owner(netns).map_err(Unserved::Closed)?;
         self.table.room(owner)?;
         let port = self.means.port;
+        let marks = std::slice::from_ref(&self.means.marks);
         let open = || -> Result<Listeners, Unserved> {
             netns::loopback_up().map_err(Unserved::Closed)?;
-            Ok(Listeners::open(port)?)
+            Ok(Listeners::open(port, marks)?)
         };
         let entered = self.traveller.visit(netns, open)?;
         let listeners = entered.map_err(Unserved::Closed)??;

@@ -1,11 +1,11 @@
 //! The configuration sections of the main file.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::Compiling;
-use crate::policy::document::{Files, Text};
+use crate::policy::document::{At, Files, Text};
 use crate::policy::settings::{Audit, Endpoint, Host, Issuer, Mode, Proxy, SHIPPED, Settings};
 use crate::request::Cloud;
 
@@ -95,6 +95,7 @@ impl Compiling {
                 cloud: *cloud,
                 addresses: addresses.iter().map(|a| SocketAddr::from(*a)).collect(),
                 mode: default_mode(files, *cloud),
+                other_traffic: None,
             })
             .collect();
         let mut seen = HashMap::new();
@@ -126,16 +127,26 @@ impl Compiling {
                 cloud: entry.cloud.value,
                 addresses,
                 mode: entry.mode.as_ref().map_or(Mode::Enforce, |m| m.value),
+                other_traffic: entry.other_traffic.as_ref().map(|o| o.value),
             });
         }
-        self.set_modes(files, &mut endpoints);
+        self.set(&files.endpoints, &mut endpoints, |e, mode| e.mode = mode);
+        self.set(&files.other_traffic, &mut endpoints, |e, word| {
+            e.other_traffic = Some(word);
+        });
         endpoints
     }
 
-    fn set_modes(&mut self, files: &Files, endpoints: &mut [Endpoint]) {
-        for (name, mode) in &files.endpoints {
+    /// What a table says of endpoints by name.
+    fn set<T: Copy>(
+        &mut self,
+        table: &BTreeMap<Arc<str>, At<T>>,
+        endpoints: &mut [Endpoint],
+        set: impl Fn(&mut Endpoint, T),
+    ) {
+        for (name, mode) in table {
             if let Some(endpoint) = endpoints.iter_mut().find(|e| e.name == *name) {
-                endpoint.mode = mode.value;
+                set(endpoint, mode.value);
                 continue;
             }
             let known: Vec<&str> = endpoints.iter().map(|e| &*e.name).collect();

@@ -1,0 +1,207 @@
+//! No path behind the hook: each way to send something to a metadata address without `connect()` arrives while nobody guards
+//! and doesn't afterwards; the same way to another address arrives all the time.
+
+use anyhow::{Result, ensure};
+use imds_guard_tests::{World, require};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, socket};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+const ATTACKER: &str = include_str!("egress.py");
+const IMDS: &str = "169.254.169.254";
+const IMDS_V6: &str = "fd00:ec2::254";
+/// The cloud's end of the cable: a neighbour like any other.
+const NEIGHBOUR: &str = "10.200.0.2";
+/// How long something may be under way.
+const PATIENCE: Duration = Duration::from_millis(400);
+
+pub(crate) const FORWARDS: &str = r#"
+    [endpoints]
+    aws-imds = "enforce"
+    [identity.billing]
+    cloud = "azure"
+    source = "forward"
+    client_id = "5f3a9f5e-1111-4222-8333-944455556666"
+    [[workload]]
+    name = "billing-api"
+    selectors = ["unix:uid:1000"]
+    [[workload.allow]]
+    token = { cloud = "azure", resource = ["https://vault.azure.net"] }
+    identity = "billing"
+"#;
+
+/// A world with a cable to the cloud, and somebody who sees what comes out at its end.
+pub(crate) struct Cable {
+    pub(crate) world: World,
+    sniffer: OwnedFd,
+    sent: std::cell::Cell<u32>,
+}
+
+impl Cable {
+    pub(crate) fn new(name: &str) -> Result<Self> {
+        let world = World::with_cloud(name)?;
+        world.enter(|| {
+            std::fs::write("/proc/sys/net/ipv4/ping_group_range", "0 2147483647")?;
+            ip("-6 address add fd00:ec2::1/128 dev tw-up nodad")?;
+            ip("-6 route add fd00:ec2::254/128 dev tw-up")?;
+            ip("-6 neighbour add fd00:ec2::254 lladdr 02:00:00:00:00:02 dev tw-up")
+        })?;
+        let sniffer = world.enter_cloud(listen_to_everything)?;
+        Ok(Self {
+            world,
+            sniffer,
+            sent: 0.into(),
+        })
+    }
+
+    /// Whether what root sends by `way` to `target` comes out at the cloud's end, and what the sender was told.
+    pub(crate) fn arrives(&self, way: &str, target: &str) -> Result<(bool, String)> {
+        self.sent.set(self.sent.get() + 1);
+        let mark = format!("<<mark {:04}>>", self.sent.get());
+        let attacker = self.world.workload("attacker").uid(0).gid(0);
+        let python = Path::new("/usr/bin/python3");
+        let output = attacker.run(python, &["-c", ATTACKER, way, target, &mark])?;
+        ensure!(
+            output.status.success(),
+            "{way}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        let patience = if said == "sent" {
+            PATIENCE
+        } else {
+            Duration::ZERO
+        };
+        Ok((self.seen(mark.as_bytes(), patience)?, said))
+    }
+
+    fn seen(&self, mark: &[u8], patience: Duration) -> Result<bool> {
+        let deadline = Instant::now() + patience;
+        let mut frame = [0; 2048];
+        loop {
+            match recv(self.sniffer.as_raw_fd(), &mut frame, MsgFlags::MSG_DONTWAIT) {
+                Ok(length) if frame[..length].windows(mark.len()).any(|w| w == mark) => {
+                    return Ok(true);
+                }
+                Ok(_) => {}
+                Err(nix::errno::Errno::EAGAIN) if Instant::now() > deadline => return Ok(false),
+                Err(nix::errno::Errno::EAGAIN) => std::thread::sleep(Duration::from_millis(5)),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+pub(crate) fn ip(arguments: &str) -> Result<()> {
+    let output = Command::new("ip").args(arguments.split(' ')).output()?;
+    ensure!(
+        output.status.success(),
+        "ip {arguments}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
+}
+
+/// A packet socket that sees all frames of the calling thread's namespace.
+fn listen_to_everything() -> Result<OwnedFd> {
+    Ok(socket(
+        AddressFamily::Packet,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC,
+        SockProtocol::EthAll,
+    )?)
+}
+
+/// Without `connect()`, by (way, target).
+const SOCKETS: [(&str, &str); 19] = [
+    ("udp", IMDS),
+    ("udp-connected", IMDS),
+    ("udp-unspec", IMDS),
+    ("udp-mapped", IMDS),
+    ("udp", IMDS_V6),
+    ("raw-tcp", IMDS),
+    ("raw-marked", IMDS),
+    ("raw-udp", IMDS),
+    ("header", IMDS),
+    ("fragments", IMDS),
+    ("later-fragment", IMDS),
+    ("ping", IMDS),
+    ("ping-raw", IMDS),
+    ("sctp", IMDS),
+    ("gre", IMDS),
+    ("raw6", IMDS_V6),
+    ("options6", IMDS_V6),
+    ("udp-connected", IMDS_V6),
+    ("header", "168.63.129.16"),
+];
+
+#[test]
+#[ignore = "kernel: cargo xtask test kernel"]
+fn what_leaves_a_socket_without_connect_reaches_no_metadata_address() -> Result<()> {
+    require!(Root, Cgroup2, Bpf, Agent);
+    let cable = Cable::new("egress")?;
+    let azure = cable.world.azure()?;
+    for (way, target) in SOCKETS {
+        let (arrived, said) = cable.arrives(way, target)?;
+        assert!(
+            arrived,
+            "without the guard, {way} to {target} arrives: {said}"
+        );
+    }
+    let policy = FORWARDS.replace("[endpoints]", "[endpoints]\nazure-wireserver = \"enforce\"");
+    let _agent = cable.world.agent().config(&policy).start()?;
+    for (way, target) in SOCKETS {
+        let (arrived, said) = cable.arrives(way, target)?;
+        assert!(!arrived, "{way} to {target}: {said}");
+    }
+    // What policy grants goes out, and what lives beside the endpoint is left alone.
+    let answer = cable.world.workload("billing").get(super::TOKEN)?;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(azure.received().len(), 1);
+    for way in ["dns", "ntp", "other-port"] {
+        assert!(cable.arrives(way, IMDS)?.0, "{way}");
+    }
+    for way in [
+        "udp",
+        "raw-tcp",
+        "header",
+        "fragments",
+        "ping",
+        "ping-raw",
+        "gre",
+    ] {
+        assert!(cable.arrives(way, NEIGHBOUR)?.0, "{way}");
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "kernel: cargo xtask test kernel"]
+fn other_traffic_to_a_guarded_address_goes_as_configured() -> Result<()> {
+    require!(Root, Cgroup2, Bpf, Agent);
+    let cable = Cable::new("other")?;
+    for (word, passing, stopped) in [
+        (
+            "pass",
+            &["dns", "other-port", "ping", "gre"][..],
+            &["udp", "raw-tcp", "fragments"][..],
+        ),
+        (
+            "refuse",
+            &["dns", "ntp"],
+            &["udp", "other-port", "ping", "gre"],
+        ),
+    ] {
+        let policy = format!("{FORWARDS}\n[other_traffic]\nazure-imds = \"{word}\"");
+        let _agent = cable.world.agent().config(&policy).start()?;
+        for way in passing {
+            assert!(cable.arrives(way, IMDS)?.0, "{word}: {way}");
+        }
+        for way in stopped {
+            assert!(!cable.arrives(way, IMDS)?.0, "{word}: {way}");
+        }
+    }
+    Ok(())
+}
