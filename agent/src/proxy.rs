@@ -2,7 +2,7 @@
 //! no capability, no file, no key; see [`sandbox`]. What it knows of a caller is the kernel's record of the accepted socket
 //! and what the guard says about that very socket; what it serves by is the policy that the guard pushed.
 //!
-//! In reading order: [`mod@run`], [`announce`] and [`accept`]; [`connection`], its [`gate`], and the walk of a request in [`exchange`]; the
+//! In reading order: [`mod@run`], [`announce`] and [`accept`]; [`connection`], its [`gate`] and [`http1`], and the walk of a request in [`exchange`]; the
 //! [`answer`] and, in the crate's root, `credentials` and `upstream`; who a caller is ([`kernel`], [`sessions`], [`seam`]);
 //! what is kept about everyone ([`seats`], [`rates`], [`sink`], [`record`]).
 //!
@@ -17,6 +17,7 @@ mod connection;
 mod exchange;
 mod failure;
 mod gate;
+mod http1;
 pub(crate) mod kernel;
 mod linger;
 mod memo;
@@ -104,7 +105,7 @@ impl Proxy {
     }
 
     fn record(&self, caller: Option<CallerRecord>) -> record::Record {
-        record::Record::begin(&self.sink, caller, self.policy.borrow().epoch)
+        record::Record::begin(&self.sink, caller, self.policy.borrow().epoch, None)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Azure's dialect as callers meet it: through connect(), the gate, hyper and the table.
+//! Azure's dialect as callers meet it: through connect(), the gate and the table.
 
 use super::{COMMON, LOCATION, MINTS, TOKEN, ask, config, get, record_of, refused, world};
 use imds_guard_tests::{AZURE_IMDS, Caller, World};

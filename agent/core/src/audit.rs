@@ -3,6 +3,8 @@
 //! A contract with whoever reads the file: `agent/docs/audit.md` says what each field means, and a test holds it to this.
 //! Data alone, borrowed from what is at hand; never a secret: no header, no body, no query but the resource asked for.
 
+mod repeated;
+
 use std::fmt::{self, Write as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,6 +13,8 @@ use serde::{Serialize, Serializer};
 
 use crate::decision::{Denial, RuleRef};
 use crate::policy::Mode;
+
+pub use repeated::Repeated;
 
 /// One line of the audit file.
 #[derive(Debug, Clone, Serialize)]

@@ -6,12 +6,11 @@ use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http_body_util::BodyExt;
-use hyper::body::{Bytes, Incoming};
+use hyper::body::Bytes;
 use imds_guard_core::audit::Fingerprint;
 use imds_guard_core::decision::{Grant, Permit};
 use imds_guard_core::imds::azure::instance::{self, Rendered};
-use imds_guard_core::imds::azure::{Ask as AzureAsk, TokenAsk, answer};
+use imds_guard_core::imds::azure::{Ask as AzureAsk, InstanceAsk, TokenAsk, answer};
 use imds_guard_core::imds::{Asked, Call};
 use imds_guard_core::policy::{Document, Identity};
 use imds_guard_core::request::{AzureIdentity, Request};
@@ -22,20 +21,23 @@ use imds_guard_core::token::BACKDATE;
 use super::clock::unix_now;
 use super::connection::Connection;
 use super::failure::Failure;
+use super::gate::Gate;
 use super::policy::Policy;
+use super::ready::Part;
 use super::record::Record;
 use super::reply::Reply;
 use super::seam::AskError;
+use super::socket::Socket;
 use crate::credentials::{Credential, Key, Via};
 use crate::upstream::{CREDENTIAL_BUDGET, Endpoint, READ_BUDGET};
 
 /// The answer that `permit` allows to `call`.
 pub(crate) async fn to(
-    on: &Rc<Connection>,
+    on: &Connection,
     policy: &Policy,
     permit: &Permit,
-    call: &Call,
-    body: Incoming,
+    call: &Rc<Call>,
+    gate: &mut Gate<Socket>,
     record: &mut Record,
 ) -> Result<Reply, Failure> {
     let credential = matches!(call.request, Request::Credential(_));
@@ -44,7 +46,7 @@ pub(crate) async fn to(
     }
     let Asked::Azure(ask) = &call.asked;
     match (permit.grant(), ask) {
-        (Grant::Fixed(document), ask) => fixed(policy, document, ask, call),
+        (Grant::Fixed(document), ask) => fixed(on, policy, document, ask, call),
         (
             Grant::Mint {
                 identity,
@@ -63,30 +65,27 @@ pub(crate) async fn to(
         }
         (Grant::Mint { .. }, _) => Err(Failure::NotServed),
         (Grant::Forward { identity }, _) => {
-            forward(on, permit, call, identity.as_deref(), body).await
+            forward(on, permit, call, identity.as_deref(), gate).await
         }
     }
 }
 
 fn fixed(
+    on: &Connection,
     policy: &Policy,
     document: &Arc<Document>,
     ask: &AzureAsk,
-    call: &Call,
+    call: &Rc<Call>,
 ) -> Result<Reply, Failure> {
     match ask {
         AzureAsk::Versions => Ok(Reply::Json(answer::versions().into())),
         AzureAsk::Instance(ask) => {
-            let target = call.rebuild(None).target;
-            if let Some(ready) = policy.ready.get(document, &target) {
-                return Ok(reply(ready));
+            if let Some(part) = on.served.part(document, call) {
+                return Ok(reply(part));
             }
-            let rendered = match instance::render(&document.instance, ask)? {
-                Rendered::Json(json) => (true, Bytes::from(json)),
-                Rendered::Text(text) => (false, Bytes::from(text)),
-            };
-            policy.ready.keep(document, target, rendered.clone());
-            Ok(reply(rendered))
+            let part = part(policy, document, ask, call)?;
+            on.served.keep(document, call, part.clone());
+            Ok(reply(part))
         }
         AzureAsk::IdentityInfo => document
             .instance
@@ -98,7 +97,26 @@ fn fixed(
     }
 }
 
-fn reply((json, body): (bool, Bytes)) -> Reply {
+/// What `ask` reads of the document, rendered.
+fn part(
+    policy: &Policy,
+    document: &Document,
+    ask: &InstanceAsk,
+    call: &Call,
+) -> Result<Part, Failure> {
+    let target = call.rebuild(None).target;
+    if let Some(ready) = policy.ready.get(document, &target) {
+        return Ok(ready);
+    }
+    let part = match instance::render(&document.instance, ask)? {
+        Rendered::Json(json) => (true, Bytes::from(json)),
+        Rendered::Text(text) => (false, Bytes::from(text)),
+    };
+    policy.ready.keep(document, target, part.clone());
+    Ok(part)
+}
+
+fn reply((json, body): Part) -> Reply {
     if json {
         Reply::Json(body)
     } else {
@@ -226,7 +244,7 @@ async fn forward(
     permit: &Permit,
     call: &Call,
     identity: Option<&Identity>,
-    body: Incoming,
+    gate: &mut Gate<Socket>,
 ) -> Result<Reply, Failure> {
     // An ungranted request passes as it would without us, and without us it would go out in its own network namespace.
     if permit.would_deny().is_some() && on.caller.netns_cookie != on.proxy.netns_cookie {
@@ -234,7 +252,7 @@ async fn forward(
     }
     let pinned = identity.and_then(pinned);
     let rebuilt = call.rebuild(pinned.as_ref());
-    let body = body.collect().await.map_err(|_| Failure::Body)?.to_bytes();
+    let body = Bytes::copy_from_slice(gate.body().await.map_err(Failure::Body)?);
     let endpoint = Endpoint {
         address: crate::audit::dialled(&on.caller),
         id: on.caller.endpoint_id,

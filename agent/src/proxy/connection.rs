@@ -5,26 +5,25 @@ use std::cell::RefCell;
 use std::os::fd::AsFd;
 use std::rc::Rc;
 
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use imds_guard_core::audit;
 use imds_guard_core::decision::DenyReason;
-use imds_guard_core::http::{HEADERS_LIMIT, Violation};
+use imds_guard_core::http::Violation;
 use imds_guard_core::request::Cloud;
 use imds_guard_core::respond::{Outcome, respond};
 use imds_guard_ebpf::CallerRecord;
 use tokio::net::TcpStream;
 
 use super::exchange::exchange;
-use super::gate::{Gate, Halt, Halted};
+use super::gate::{Ended, Gate};
 use super::memo::Memo;
 use super::policy::{Door, Policy};
+use super::ready::Served;
+use super::record::{Lines, Record};
 use super::seam::AskError;
 use super::seats::{Holder, Seat};
 use super::sessions::Session;
 use super::socket::Socket;
-use super::{Proxy, linger};
+use super::{Proxy, http1, linger};
 
 /// One connection of a recorded caller.
 #[derive(Debug)]
@@ -33,7 +32,8 @@ pub(crate) struct Connection {
     pub(crate) socket: Socket,
     pub(crate) caller: CallerRecord,
     pub(crate) memo: Memo,
-    halted: Rc<Halted>,
+    pub(crate) served: Served,
+    lines: Rc<Lines>,
     session: RefCell<Option<Rc<Session>>>,
     door: RefCell<Option<(u64, Option<Door>)>>,
 }
@@ -78,32 +78,23 @@ async fn unattributed(proxy: &Proxy, socket: Socket) {
 }
 
 async fn attributed(proxy: Rc<Proxy>, socket: Socket, caller: CallerRecord, _seat: Seat) {
-    let (gate, halted) = Gate::new(socket.clone());
-    let connection = Rc::new(Connection {
+    let connection = Connection {
         proxy,
         socket,
         caller,
         memo: Memo::default(),
-        halted: Rc::clone(&halted),
+        served: Served::default(),
+        lines: Rc::default(),
         session: RefCell::default(),
         door: RefCell::default(),
+    };
+    let Connection { proxy, socket, .. } = &connection;
+    let ended = http1::serve(socket, &proxy.replies, async |gate: &mut Gate<_>| {
+        exchange(&connection, gate).await
     });
-    let service = service_fn(|request| {
-        let connection = Rc::clone(&connection);
-        async move { exchange(&connection, request).await }
-    });
-    let served = http1::Builder::new()
-        // hyper must not read while an answer is due: the gate is asked for one message at a time.
-        .half_close(true)
-        .max_headers(HEADERS_LIMIT)
-        // The gate owns every deadline.
-        .header_read_timeout(None)
-        .serve_connection(TokioIo::new(gate), service);
-    if let Err(error) = served.await {
-        tracing::debug!(%error, "connection ended");
-    }
-    if let Some(Halt::Violation(violation)) = halted.get() {
-        connection.violated(violation).await;
+    match ended.await {
+        Ended::Violation(violation) => connection.violated(violation).await,
+        Ended::Closed | Ended::Broken | Ended::Idle => {}
     }
 }
 
@@ -122,9 +113,15 @@ impl Connection {
         linger::refuse(self.socket.clone(), &answer.to_bytes()).await;
     }
 
-    /// Whether the gate has refused what came: then the connection writes and records that once hyper is done.
-    pub(crate) fn owes_refusal(&self) -> bool {
-        matches!(self.halted.get(), Some(Halt::Violation(_)))
+    /// Begins the record of an exchange on it.
+    pub(crate) fn record(&self) -> Record {
+        let epoch = self.proxy.policy.borrow().epoch;
+        Record::begin(
+            &self.proxy.sink,
+            Some(self.caller),
+            epoch,
+            Some(Rc::clone(&self.lines)),
+        )
     }
 
     /// The process on this connection, attested at its first request.

@@ -4,9 +4,6 @@
 use std::os::fd::AsFd;
 use std::rc::Rc;
 
-use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
-use hyper::{Request, Response};
 use imds_guard_core::decision::{Decision, DenyReason, Permit};
 use imds_guard_core::imds::Call;
 use imds_guard_core::seam::Ask;
@@ -15,59 +12,54 @@ use super::answer;
 use super::clock::unix_now;
 use super::connection::Connection;
 use super::failure::Failure;
+use super::gate::{Ended, Gate};
 use super::policy::Policy;
 use super::record::Record;
 use super::reply::Reply;
 use super::sessions::{Session, Still};
+use super::socket::Socket;
 
-/// The caller's body did not come: the gate has closed and the connection answers instead of us.
-#[derive(Debug, thiserror::Error)]
-#[error("the request's body did not come")]
-pub(crate) struct Unfinished;
-
-/// Answers one request.
-pub(crate) async fn exchange(
-    on: &Rc<Connection>,
-    request: Request<Incoming>,
-) -> Result<Response<Full<Bytes>>, Unfinished> {
-    let mut record = on.proxy.record(Some(on.caller));
-    let reply = match judged(on, request, &mut record).await {
+/// Answers the request whose head `gate` has passed.
+///
+/// # Errors
+/// Its body did not come: where that is the caller's offence, the connection answers and records it instead of us.
+pub(crate) async fn exchange(on: &Connection, gate: &mut Gate<Socket>) -> Result<Reply, Ended> {
+    let mut record = on.record();
+    let reply = match judged(on, gate, &mut record).await {
         Ok(reply) => reply,
-        Err(Failure::Body) => {
+        Err(Failure::Body(ended)) => {
             // The gate's refusal has a record of its own; a caller that broke off has none but this.
-            if on.owes_refusal() {
-                record.withdraw();
-            } else {
-                record.reason = Some("body");
+            match ended {
+                Ended::Violation(_) => record.withdraw(),
+                Ended::Closed | Ended::Broken | Ended::Idle => record.reason = Some("body"),
             }
-            return Err(Unfinished);
+            return Err(ended);
         }
         Err(failure) => failure.reply(&mut record),
     };
     record.status = reply.status();
-    Ok(on.proxy.replies.response(reply))
+    Ok(reply)
 }
 
 async fn judged(
-    on: &Rc<Connection>,
-    request: Request<Incoming>,
+    on: &Connection,
+    gate: &mut Gate<Socket>,
     record: &mut Record,
 ) -> Result<Reply, Failure> {
     let policy = on.proxy.policy();
     let door = on.door(&policy).ok_or(Failure::NotServed)?;
     record.mode = Some(door.mode);
-    let (head, body) = request.into_parts();
-    let call = on.memo.call(head, &door.arrival)?;
+    let call = on.memo.call(gate.head_bytes(), &door.arrival)?;
     record.call = Some(Rc::clone(&call));
     let session = on.session().await?;
     still_there(on, &session).await?;
-    let permit = permitted(on, &session, &policy, &call)?;
-    record.permit = Some(permit.clone());
+    let permit = Rc::new(permitted(on, &session, &policy, &call)?);
+    record.permit = Some(Rc::clone(&permit));
     if permit.needs_recheck() {
         recheck(on).await?;
     }
     on.proxy.rates.take(&permit).map_err(Failure::Throttled)?;
-    let reply = answer::to(on, &policy, &permit, &call, body, record).await?;
+    let reply = answer::to(on, &policy, &permit, &call, gate, record).await?;
     if reply.took_time() {
         still_there(on, &session).await?;
         still_permitted(on, &session, &policy, &call, &permit).await?;

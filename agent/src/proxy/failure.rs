@@ -11,6 +11,7 @@ use imds_guard_core::request::Cloud;
 use imds_guard_core::respond::{Outcome, respond};
 use imds_guard_core::seam::Refusal;
 
+use super::gate::Ended;
 use super::record::Record;
 use super::reply::Reply;
 use super::seam::AskError;
@@ -42,7 +43,9 @@ pub(crate) enum Failure {
     /// Audit records can't be written, so no credential is given.
     Unaudited,
     /// The caller's own body did not come.
-    Body,
+    Body(Ended),
+    /// A head that the scanner passed and that does not split into its parts. A defect, refused.
+    Unreadable,
 }
 
 impl Failure {
@@ -71,7 +74,9 @@ impl Failure {
             Self::LeafNeedsText => Outcome::LeafNeedsText,
             Self::Guard(AskError::Busy) | Self::Superseded => Outcome::UpstreamSlow,
             Self::Guard(AskError::Gone) => Outcome::UpstreamAway,
-            Self::Guard(_) | Self::Unaudited | Self::Body => Outcome::Internal,
+            Self::Guard(_) | Self::Unaudited | Self::Unreadable | Self::Body(_) => {
+                Outcome::Internal
+            }
             Self::Upstream(error) => match error {
                 UpstreamError::Connect(..) => Outcome::UpstreamAway,
                 UpstreamError::Late => Outcome::UpstreamSlow,
@@ -99,7 +104,8 @@ impl Failure {
             Self::Guard(_) => (Word::Failed, Some("guard")),
             Self::Upstream(_) => (Word::Failed, Some("upstream")),
             Self::Unaudited => (Word::Failed, Some("unaudited")),
-            Self::Body => (Word::Aborted, Some("body")),
+            Self::Unreadable => (Word::Failed, Some("unreadable")),
+            Self::Body(_) => (Word::Aborted, Some("body")),
         }
     }
 }

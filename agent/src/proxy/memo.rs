@@ -1,5 +1,5 @@
 //! The last request on a connection, and how its dialect read it. A caller that polls sends the same head again and again,
-//! and what a head means is a pure function of the head and of where it came to: an identical one is not read twice.
+//! and what a head means is a pure function of its bytes and of where it came to: identical bytes are not read twice.
 //!
 //! Must never hold anything that rests on time, policy or the caller: whether the process is still there and what it may
 //! have is asked for each request. Must never print what it holds: headers can be secrets.
@@ -8,19 +8,20 @@ use std::cell::RefCell;
 use std::fmt;
 use std::rc::Rc;
 
-use hyper::http::request::Parts;
-use hyper::{HeaderMap, Method, Uri};
-use imds_guard_core::http::{HEADERS_LIMIT, RequestHead};
-use imds_guard_core::imds::{self, Arrival, Call, Malformed};
+use imds_guard_core::http;
+use imds_guard_core::imds::{self, Arrival, Call};
+
+use super::failure::Failure;
+
+/// A head up to this long is remembered: SDKs send less.
+const REMEMBERED: usize = 2048;
 
 /// One connection's memo.
 #[derive(Default)]
 pub(crate) struct Memo(RefCell<Option<Seen>>);
 
 struct Seen {
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
+    head: Vec<u8>,
     arrival: Arrival,
     call: Rc<Call>,
 }
@@ -32,18 +33,20 @@ impl fmt::Debug for Memo {
 }
 
 impl Memo {
-    /// What is asked by `head`, which came to `arrival`.
-    pub(crate) fn call(&self, head: Parts, arrival: &Arrival) -> Result<Rc<Call>, Malformed> {
+    /// What is asked by `head`, the bytes of one that the scanner has passed, which came to `arrival`.
+    ///
+    /// # Errors
+    /// It is none of its dialect.
+    pub(crate) fn call(&self, head: &[u8], arrival: &Arrival) -> Result<Rc<Call>, Failure> {
         if let Some(seen) = &*self.0.borrow()
-            && seen.is(&head, arrival)
+            && seen.arrival == *arrival
+            && seen.head == head
         {
             return Ok(Rc::clone(&seen.call));
         }
-        let call = Rc::new(parse(&head, arrival)?);
-        *self.0.borrow_mut() = Some(Seen {
-            method: head.method,
-            uri: head.uri,
-            headers: head.headers,
+        let call = Rc::new(parse(head, arrival)?);
+        *self.0.borrow_mut() = (head.len() <= REMEMBERED).then(|| Seen {
+            head: head.to_vec(),
             arrival: *arrival,
             call: Rc::clone(&call),
         });
@@ -51,34 +54,10 @@ impl Memo {
     }
 }
 
-impl Seen {
-    /// Byte for byte, headers in the order in which the dialect would see them.
-    fn is(&self, head: &Parts, arrival: &Arrival) -> bool {
-        self.arrival == *arrival
-            && self.method == head.method
-            && self.uri == head.uri
-            && self.headers.len() == head.headers.len()
-            && self.headers.iter().eq(head.headers.iter())
-    }
-}
-
-/// The head as the dialect reads it: what hyper has parsed of the very bytes that the scanner passed.
-fn parse(head: &Parts, arrival: &Arrival) -> Result<Call, Malformed> {
-    let mut headers = [("", &b""[..]); HEADERS_LIMIT];
-    let mut count = 0;
-    for ((name, value), slot) in head.headers.iter().zip(&mut headers) {
-        *slot = (name.as_str(), value.as_bytes());
-        count += 1;
-    }
-    let head = RequestHead {
-        method: head.method.as_str(),
-        target: head
-            .uri
-            .path_and_query()
-            .map_or("", |target| target.as_str()),
-        headers: &headers[..count],
-    };
-    imds::parse(&head, arrival)
+fn parse(head: &[u8], arrival: &Arrival) -> Result<Call, Failure> {
+    // Every head that the scanner passes splits: the fuzzer holds them to it.
+    let head = http::split(head).ok_or(Failure::Unreadable)?;
+    Ok(imds::parse(&head.as_head(), arrival)?)
 }
 
 #[cfg(test)]
@@ -97,12 +76,13 @@ mod tests {
         }
     }
 
-    fn head(target: &str, headers: &[(&str, &str)]) -> Parts {
-        let mut request = hyper::Request::builder().uri(target);
+    fn head(target: &str, headers: &[(&str, &str)]) -> Vec<u8> {
+        let mut head = format!("GET {target} HTTP/1.1\r\n");
         for (name, value) in headers {
-            request = request.header(*name, *value);
+            head.push_str(&format!("{name}: {value}\r\n"));
         }
-        request.body(()).unwrap().into_parts().0
+        head.push_str("\r\n");
+        head.into_bytes()
     }
 
     const GOOD: [(&str, &str); 2] = [("host", "169.254.169.254"), ("metadata", "true")];
@@ -110,17 +90,17 @@ mod tests {
     #[test]
     fn an_identical_head_is_read_once() {
         let memo = Memo::default();
-        let first = memo.call(head(READ, &GOOD), &arrival()).unwrap();
-        let second = memo.call(head(READ, &GOOD), &arrival()).unwrap();
+        let first = memo.call(&head(READ, &GOOD), &arrival()).unwrap();
+        let second = memo.call(&head(READ, &GOOD), &arrival()).unwrap();
         assert!(Rc::ptr_eq(&first, &second));
     }
 
     #[test]
     fn anything_else_is_read_anew() {
         let memo = Memo::default();
-        let first = memo.call(head(READ, &GOOD), &arrival()).unwrap();
+        let first = memo.call(&head(READ, &GOOD), &arrival()).unwrap();
         let other = "/metadata/instance/compute?api-version=2021-02-01";
-        let second = memo.call(head(other, &GOOD), &arrival()).unwrap();
+        let second = memo.call(&head(other, &GOOD), &arrival()).unwrap();
         assert_ne!(first, second);
         // The guard header gone, another host, a forwarded request: each is refused as if nothing had gone before.
         for headers in [
@@ -128,23 +108,34 @@ mod tests {
             &[("host", "example.org"), GOOD[1]],
             &[GOOD[0], GOOD[1], ("x-forwarded-for", "10.0.0.1")],
         ] {
-            memo.call(head(READ, &GOOD), &arrival()).unwrap();
-            memo.call(head(READ, headers), &arrival()).unwrap_err();
+            memo.call(&head(READ, &GOOD), &arrival()).unwrap();
+            memo.call(&head(READ, headers), &arrival()).unwrap_err();
         }
         let elsewhere = Arrival {
             port: 8080,
             ..arrival()
         };
-        let here = memo.call(head(READ, &GOOD), &arrival()).unwrap();
-        if let Ok(there) = memo.call(head(READ, &GOOD), &elsewhere) {
+        let here = memo.call(&head(READ, &GOOD), &arrival()).unwrap();
+        if let Ok(there) = memo.call(&head(READ, &GOOD), &elsewhere) {
             assert!(!Rc::ptr_eq(&here, &there));
         }
     }
 
     #[test]
+    fn a_long_head_is_read_each_time() {
+        let memo = Memo::default();
+        let long = "q".repeat(REMEMBERED);
+        let long = head(READ, &[GOOD[0], GOOD[1], ("user-agent", &long)]);
+        let first = memo.call(&long, &arrival()).unwrap();
+        let second = memo.call(&long, &arrival()).unwrap();
+        assert!(!Rc::ptr_eq(&first, &second));
+        assert_eq!(first, second);
+    }
+
+    #[test]
     fn it_prints_nothing_of_what_it_holds() {
         let memo = Memo::default();
-        memo.call(head(READ, &GOOD), &arrival()).unwrap();
+        memo.call(&head(READ, &GOOD), &arrival()).unwrap();
         assert_eq!(format!("{memo:?}"), "Memo { .. }");
     }
 }

@@ -1,16 +1,16 @@
-//! Answers on their way to hyper. The statuses, headers and words are core's; this module only keeps the headers of a
-//! success ready, so that the frequent answers cost no formatting.
+//! Answers as bytes. The statuses, headers and words are core's; this module keeps the head of a success ready, so that the
+//! frequent answers cost no formatting, and adds what only the moment knows: length, date, and what becomes of the connection.
 
-use http_body_util::Full;
+use std::cell::RefCell;
+
 use hyper::body::Bytes;
-use hyper::header::{
-    CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
-};
-use hyper::{Response, StatusCode};
+use hyper::{StatusCode, header};
 use imds_guard_core::request::Cloud;
-use imds_guard_core::respond::{self, Outcome, respond};
+use imds_guard_core::respond::{self, Outcome, reason_phrase, respond};
 use imds_guard_core::secret::Secret;
 
+use super::clock::unix_now;
+use super::http1::After;
 use crate::upstream;
 
 /// What is answered.
@@ -52,70 +52,178 @@ impl Reply {
     }
 }
 
-/// The headers of a success, ready.
+/// The heads of successes, ready but for what the moment adds, and the `Date` of this second.
 #[derive(Debug)]
 pub(crate) struct Replies {
-    json: HeaderMap,
-    text: HeaderMap,
+    json: Vec<u8>,
+    text: Vec<u8>,
+    date: RefCell<(i64, String)>,
 }
+
+/// Statuses without a body and without a length (RFC 9110, 6.4.1 and 8.6).
+const BODILESS: [StatusCode; 2] = [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED];
+/// Written here, for each answer anew.
+const OURS: [&str; 3] = ["content-length", "connection", "date"];
 
 impl Replies {
     /// As core's table has them.
     pub(crate) fn new() -> Self {
+        let ready = |outcome| {
+            let mut head = Vec::new();
+            let row = respond(Cloud::Azure, &outcome);
+            begin(&mut head, row.status, reason_phrase(row.status));
+            headers(&mut head, &row, None);
+            head
+        };
         Self {
-            json: headers(&respond(Cloud::Azure, &Outcome::Json(""))),
-            text: headers(&respond(Cloud::Azure, &Outcome::Text(""))),
+            json: ready(Outcome::Json("")),
+            text: ready(Outcome::Text("")),
+            date: RefCell::new((i64::MIN, String::new())),
         }
     }
 
-    /// The response.
-    pub(crate) fn response(&self, reply: Reply) -> Response<Full<Bytes>> {
-        match reply {
-            Reply::Json(body) => response(StatusCode::OK, self.json.clone(), body),
+    /// Appends the reply's head to `to`, and returns the body that follows it.
+    pub(crate) fn write(&self, reply: Reply, after: After, to: &mut Vec<u8>) -> Bytes {
+        let mut has_body = true;
+        let body = match reply {
+            Reply::Json(body) => {
+                to.extend_from_slice(&self.json);
+                body
+            }
             // It leaves here, to the caller whose request was permitted.
             Reply::Credential { body, .. } => {
-                response(StatusCode::OK, self.json.clone(), body.expose().clone())
+                to.extend_from_slice(&self.json);
+                body.expose().clone()
             }
-            Reply::Text(body) => response(StatusCode::OK, self.text.clone(), body),
-            Reply::Forwarded(answer) => self.forwarded(answer),
+            Reply::Text(body) => {
+                to.extend_from_slice(&self.text);
+                body
+            }
+            Reply::Forwarded(answer) => {
+                has_body = !BODILESS.contains(&answer.status);
+                forwarded(answer, to)
+            }
             Reply::Table(row) => {
-                let status =
-                    StatusCode::from_u16(row.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-                response(status, headers(&row), row.body.into())
+                begin(to, row.status, reason_phrase(row.status));
+                headers(to, &row, None);
+                row.body.into()
             }
-        }
+        };
+        self.end(after, has_body.then_some(body.len()), to);
+        if has_body { body } else { Bytes::new() }
     }
 
-    /// Our own headers on the real service's status, media type and body.
-    fn forwarded(&self, answer: upstream::Answer) -> Response<Full<Bytes>> {
-        let mut headers = self.json.clone();
-        match answer.content_type {
-            Some(kind) => drop(headers.insert(CONTENT_TYPE, kind)),
-            None => drop(headers.remove(CONTENT_TYPE)),
+    /// What only the moment knows.
+    fn end(&self, after: After, length: Option<usize>, to: &mut Vec<u8>) {
+        if let Some(length) = length {
+            field(to, "content-length", length.to_string().as_bytes());
         }
-        if let Some(seconds) = answer.retry_after {
-            headers.insert(RETRY_AFTER, seconds);
+        let now = unix_now();
+        let mut date = self.date.borrow_mut();
+        if date.0 != now {
+            *date = (now, printed(now));
         }
-        // As above: what was forwarded may hold a credential.
-        response(answer.status, headers, answer.body.expose().clone())
+        field(to, "date", date.1.as_bytes());
+        to.extend_from_slice(after.header().as_bytes());
+        to.extend_from_slice(b"\r\n");
     }
 }
 
-fn response(status: StatusCode, headers: HeaderMap, body: Bytes) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body));
-    *response.status_mut() = status;
-    *response.headers_mut() = headers;
-    response
+/// Our own headers on the real service's status, media type and body.
+fn forwarded(answer: upstream::Answer, to: &mut Vec<u8>) -> Bytes {
+    let reason = answer.status.canonical_reason().unwrap_or_default();
+    begin(to, answer.status.as_u16(), reason);
+    let row = respond(Cloud::Azure, &Outcome::Json(""));
+    headers(to, &row, Some(header::CONTENT_TYPE.as_str()));
+    if let Some(kind) = answer.content_type {
+        field(to, header::CONTENT_TYPE.as_str(), kind.as_bytes());
+    }
+    if let Some(seconds) = answer.retry_after {
+        field(to, header::RETRY_AFTER.as_str(), seconds.as_bytes());
+    }
+    // As above: what was forwarded may hold a credential.
+    answer.body.expose().clone()
 }
 
-fn headers(row: &respond::Response) -> HeaderMap {
-    row.headers
-        .iter()
-        .filter_map(|(name, value)| {
-            let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
-            // hyper writes the length of the body that it gets.
-            (name != CONTENT_LENGTH).then_some(())?;
-            Some((name, HeaderValue::from_str(value).ok()?))
+fn begin(to: &mut Vec<u8>, status: u16, reason: &str) {
+    to.extend_from_slice(b"HTTP/1.1 ");
+    to.extend_from_slice(status.to_string().as_bytes());
+    to.push(b' ');
+    to.extend_from_slice(reason.as_bytes());
+    to.extend_from_slice(b"\r\n");
+}
+
+/// The table's headers, but for the one that is given another way and those that are written for each answer.
+fn headers(to: &mut Vec<u8>, row: &respond::Response, without: Option<&str>) {
+    for (name, value) in &row.headers {
+        let name = name.to_ascii_lowercase();
+        if !OURS.contains(&&*name) && without != Some(&*name) {
+            field(to, &name, value.as_bytes());
+        }
+    }
+}
+
+fn field(to: &mut Vec<u8>, name: &str, value: &[u8]) {
+    to.extend_from_slice(name.as_bytes());
+    to.extend_from_slice(b": ");
+    to.extend_from_slice(value);
+    to.extend_from_slice(b"\r\n");
+}
+
+/// RFC 9110, 5.6.7. A clock that is beyond what can be written gives none.
+fn printed(now: i64) -> String {
+    jiff::Timestamp::from_second(now)
+        .ok()
+        .and_then(|now| {
+            jiff::fmt::rfc2822::DateTimePrinter::new()
+                .timestamp_to_rfc9110_string(&now)
+                .ok()
         })
-        .collect()
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(reply: Reply, after: After) -> (String, Bytes) {
+        let mut head = Vec::new();
+        let body = Replies::new().write(reply, after, &mut head);
+        (String::from_utf8(head).unwrap(), body)
+    }
+
+    #[test]
+    fn a_head_has_a_length_and_a_date_and_says_what_becomes_of_the_connection() {
+        let (head, body) = written(Reply::Json("{}".into()), After::GoesOn);
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+        assert!(head.ends_with("\r\n\r\n"), "{head}");
+        assert!(head.contains("\r\ncontent-length: 2\r\n"), "{head}");
+        assert!(head.contains(" GMT\r\n"), "{head}");
+        assert!(head.contains("\r\ncache-control: no-store\r\n"), "{head}");
+        assert!(!head.contains("connection"), "{head}");
+        assert_eq!(body, "{}");
+        let (head, _) = written(Reply::Text("x".into()), After::Ends);
+        assert!(head.contains("\r\nconnection: close\r\n"), "{head}");
+        let (head, _) = written(Reply::Text("x".into()), After::GoesOnAsAsked);
+        assert!(head.contains("\r\nconnection: keep-alive\r\n"), "{head}");
+    }
+
+    #[test]
+    fn each_header_stands_once_and_a_row_keeps_its_own() {
+        let row = respond(Cloud::Azure, &Outcome::Throttled { retry_after: 7 });
+        let (head, _) = written(Reply::Table(row), After::GoesOn);
+        assert!(
+            head.starts_with("HTTP/1.1 429 Too Many Requests\r\n"),
+            "{head}"
+        );
+        assert!(head.contains("\r\nretry-after: 7\r\n"), "{head}");
+        let mut names: Vec<_> = head
+            .lines()
+            .filter_map(|line| line.split_once(": "))
+            .collect();
+        let all = names.len();
+        names.sort_unstable_by_key(|(name, _)| *name);
+        names.dedup_by_key(|(name, _)| *name);
+        assert_eq!(names.len(), all, "{head}");
+    }
 }

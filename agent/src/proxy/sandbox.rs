@@ -116,8 +116,8 @@ const FREE: &[i64] = &[
 
 /// `BPF_MAP_LOOKUP_ELEM` and `BPF_MAP_UPDATE_ELEM` of `enum bpf_cmd`.
 const BPF_COMMANDS: [u64; 2] = [1, 2];
-/// `_IOWR(0xFF, 11, 64 bytes)` of `include/uapi/linux/pidfd.h`; [`crate::sys::pidfd`] has the struct.
-const PIDFD_GET_INFO: u64 = 0xC040_FF0B;
+/// `_IOWR(0xFF, 11, 72 bytes)` of `include/uapi/linux/pidfd.h`; [`crate::sys::pidfd`] has the struct.
+const PIDFD_GET_INFO: u64 = 0xC048_FF0B;
 /// How std makes a socket non-blocking.
 const FIONBIO: u64 = 0x5421;
 

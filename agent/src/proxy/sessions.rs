@@ -78,14 +78,15 @@ pub(crate) enum Still {
 }
 
 impl Session {
-    /// Compares the living process with the record of a connection of its own. Two system calls.
+    /// Compares the living process with the record of a connection of its own. One system call, two before Linux 6.16.
     pub(crate) fn still(&self, record: &CallerRecord) -> Still {
-        match self.pidfd.exited() {
-            Ok(false) => {}
-            // A descriptor that can't be polled proves nothing: not there.
-            Ok(true) | Err(_) => return Still::Gone,
+        let info = self.pidfd.info();
+        let alive = info.is_ok_and(|info| info.is_alive());
+        // A descriptor that can't be polled proves nothing: not there.
+        if !alive && self.pidfd.exited().unwrap_or(true) {
+            return Still::Gone;
         }
-        let info = match self.pidfd.info() {
+        let info = match info {
             Ok(info) => info,
             Err(Errno::ENOTTY | Errno::EINVAL) => return Still::Unknown,
             Err(_) => return Still::Gone,

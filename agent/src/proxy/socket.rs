@@ -27,12 +27,13 @@ impl Socket {
 
     /// Reads what is there. Where that is less than there is room for, the socket is empty (epoll tells of each edge), and
     /// the runtime is told so: without this each request costs one more read, to be told that there is nothing.
-    fn read_once(&self, into: &mut [u8]) -> io::Result<usize> {
+    fn read_once(&self, into: &mut ReadBuf<'_>) -> io::Result<usize> {
         let mut short = None;
+        let room = into.remaining();
         let outcome = self
             .0
-            .try_io(Interest::READABLE, || match self.0.try_read(into) {
-                Ok(n) if n > 0 && n < into.len() => {
+            .try_io(Interest::READABLE, || match self.0.try_read_buf(into) {
+                Ok(n) if n > 0 && n < room => {
                     short = Some(n);
                     Err(io::ErrorKind::WouldBlock.into())
                 }
@@ -70,11 +71,8 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         loop {
             ready!(self.0.poll_read_ready(cx))?;
-            match self.read_once(out.initialize_unfilled()) {
-                Ok(n) => {
-                    out.advance(n);
-                    return Poll::Ready(Ok(()));
-                }
+            match self.read_once(out) {
+                Ok(_) => return Poll::Ready(Ok(())),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Poll::Ready(Err(error)),
             }

@@ -2,6 +2,7 @@
 
 mod host;
 mod meanwhile;
+mod messages;
 
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;

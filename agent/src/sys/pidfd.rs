@@ -29,14 +29,33 @@ pub struct Info {
     pub fsuid: u32,
     pub fsgid: u32,
     pub exit_code: i32,
+    pub coredump_mask: u32,
+    pub spare: u32,
 }
 
-// PIDFD_INFO_SIZE_VER0: the ioctl number contains the size.
-const _: () = assert!(size_of::<Info>() == 64);
+// PIDFD_INFO_SIZE_VER1: the ioctl number contains the size. A kernel that knows the first version alone (64 bytes; before
+// 6.16) leaves the rest as it is.
+const _: () = assert!(size_of::<Info>() == 72);
 
 const INFO_PID: u64 = 1;
 const INFO_CREDS: u64 = 1 << 1;
 const INFO_CGROUPID: u64 = 1 << 2;
+const INFO_COREDUMP: u64 = 1 << 4;
+
+/// In `coredump_mask`: it has dumped core, which it does while it dies.
+const COREDUMPED: u32 = 1;
+/// In `coredump_mask`: what would become of its memory (nothing, a user's dump, root's dump). One of them while it has memory.
+const COREDUMP_FATES: u32 = 1 << 1 | 1 << 2 | 1 << 3;
+
+impl Info {
+    /// Whether the leader of the process has not begun to exit: its memory is there. False proves nothing: the kernel is older
+    /// than 6.16, or the leader alone has ended; then [`PidFd::exited`] knows.
+    pub const fn is_alive(&self) -> bool {
+        self.mask & INFO_COREDUMP != 0
+            && self.coredump_mask & COREDUMPED == 0
+            && self.coredump_mask & COREDUMP_FATES != 0
+    }
+}
 
 nix::ioctl_readwrite!(
     /// `PIDFD_GET_INFO`.
@@ -60,7 +79,7 @@ impl PidFd {
     }
 
     /// `PIDFD_GET_INFO` (kernel ≥ 6.13): credentials and cgroup in one call. A zombie that is not yet reaped still
-    /// answers: ask [`PidFd::exited`] as well.
+    /// answers: see [`Info::is_alive`], else ask [`PidFd::exited`] as well.
     ///
     /// # Errors
     /// `ESRCH` when the process is gone; `ENOTTY` or `EINVAL` on a kernel that lacks the call, or where it did not fill in
@@ -68,7 +87,7 @@ impl PidFd {
     pub fn info(&self) -> Result<Info, Errno> {
         let asked = INFO_PID | INFO_CREDS | INFO_CGROUPID;
         let mut info = Info {
-            mask: asked,
+            mask: asked | INFO_COREDUMP,
             ..Info::default()
         };
         // SAFETY: `info` is the struct whose size the ioctl number names, and outlives the call.
@@ -138,6 +157,8 @@ mod tests {
                 assert_eq!(info.tgid, std::process::id());
                 assert_eq!(info.euid, nix::unistd::geteuid().as_raw());
                 assert_ne!(info.cgroup_id, 0);
+                // Kernels before 6.16 don't say.
+                assert_eq!(info.is_alive(), info.mask & INFO_COREDUMP != 0);
             }
             // Kernels before 6.13.
             Err(errno) => assert!(matches!(errno, Errno::ENOTTY | Errno::EINVAL), "{errno}"),
@@ -151,6 +172,9 @@ mod tests {
         let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
         poll(&mut fds, 5_000u16).unwrap();
         assert!(fd.exited().unwrap());
+        if let Ok(info) = fd.info() {
+            assert!(!info.is_alive(), "a zombie passed as alive: {info:?}");
+        }
         child.wait().unwrap();
         assert!(fd.exited().unwrap());
         assert_eq!(PidFd::open(u32::MAX >> 1).unwrap_err(), Errno::ESRCH);

@@ -176,3 +176,84 @@ fn absent_fields_are_left_out_and_names_are_any_bytes() {
     assert_eq!(back["caller"]["comm"], "a\n\"}\u{fffd}\u{1b}");
     assert_eq!(back["mode"], "audit");
 }
+
+fn text(exchange: &Exchange<'_>) -> String {
+    serde_json::to_string(&Line::Exchange(exchange.clone())).unwrap()
+}
+
+/// Calls `with` on every exchange that [`complete`] has, and on the barest one.
+fn exchanges(with: &mut dyn FnMut(&Exchange<'_>)) {
+    complete(&mut |line| {
+        if let Line::Exchange(exchange) = line {
+            with(exchange);
+            with(&Exchange {
+                workload: None,
+                path: Some("/\"},\"time\":\"\u{e9}\",\"latency_us\":7}"),
+                caller: None,
+                ..exchange.clone()
+            });
+        }
+    });
+}
+
+#[test]
+fn a_repeated_line_says_what_the_fields_say() {
+    let times = [
+        "2026-11-21T10:00:00.123456789Z",
+        "2026-11-21T10:00:00.000000001Z",
+        "2026-11-21T10:00:01.999999999Z",
+        "1969-12-31T23:59:59.5Z",
+        "1970-01-01T00:00:00Z",
+    ];
+    let mut seen = 0;
+    exchanges(&mut |exchange| {
+        let mut repeated = Repeated::of(text(exchange).as_bytes(), exchange).unwrap();
+        for (time, latency_us) in times.into_iter().zip([0, 412, u64::MAX, 7, 10]) {
+            let time: jiff::Timestamp = time.parse().unwrap();
+            let again = Exchange {
+                time,
+                latency_us,
+                ..exchange.clone()
+            };
+            let mut line = b"before".to_vec();
+            repeated.write(time, latency_us, &mut line);
+            let line = String::from_utf8(line[b"before".len()..].to_vec()).unwrap();
+            let (ours, theirs): (serde_json::Value, serde_json::Value) = (
+                serde_json::from_str(&line).unwrap(),
+                serde_json::from_str(&text(&again)).unwrap(),
+            );
+            let said: jiff::Timestamp = ours["time"].as_str().unwrap().parse().unwrap();
+            assert_eq!(said, time, "{line}");
+            let but_time = |mut value: serde_json::Value| {
+                value["time"] = "".into();
+                value
+            };
+            assert_eq!(but_time(ours), but_time(theirs));
+            seen += 1;
+        }
+    });
+    assert_eq!(seen, 2 * times.len());
+}
+
+#[test]
+fn a_line_of_another_exchange_is_not_repeated() {
+    exchanges(&mut |exchange| {
+        let line = text(exchange);
+        let other = |change: Exchange<'_>| Repeated::of(line.as_bytes(), &change);
+        assert!(
+            other(Exchange {
+                latency_us: 5,
+                ..exchange.clone()
+            })
+            .is_none()
+        );
+        assert!(
+            other(Exchange {
+                time: jiff::Timestamp::UNIX_EPOCH,
+                ..exchange.clone()
+            })
+            .is_none()
+        );
+        assert!(Repeated::of(b"{}", exchange).is_none());
+    });
+}

@@ -25,6 +25,8 @@ pub struct Head {
     pub content_length: u64,
     /// Whether the caller wants the connection kept.
     pub keep_alive: bool,
+    /// The caller's version: HTTP/1.`minor`.
+    pub minor: u8,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -377,6 +379,7 @@ impl Scanner {
             len: self.len,
             content_length,
             keep_alive: !self.close && (self.minor == 1 || self.keep),
+            minor: self.minor,
         });
         Ok(())
     }

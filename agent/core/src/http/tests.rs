@@ -31,7 +31,8 @@ fn a_good_head() {
         Head {
             len: GET.len(),
             content_length: 0,
-            keep_alive: true
+            keep_alive: true,
+            minor: 1
         }
     );
     let pipelined = format!("{GET}GET / HT\nTP garbage");

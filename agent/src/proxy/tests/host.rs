@@ -355,13 +355,18 @@ impl Caller {
         self.0.write_all(bytes).await.unwrap();
     }
 
-    /// Reads one answer.
-    pub(super) async fn answer(&mut self) -> Answered {
+    /// Reads the head of one answer.
+    pub(super) async fn head(&mut self) -> String {
         let mut head = vec![];
         while !head.ends_with(b"\r\n\r\n") {
             head.push(self.0.read_u8().await.unwrap());
         }
-        let head = String::from_utf8(head).unwrap();
+        String::from_utf8(head).unwrap()
+    }
+
+    /// Reads one answer.
+    pub(super) async fn answer(&mut self) -> Answered {
+        let head = self.head().await;
         let length = head
             .lines()
             .find_map(|line| {
