@@ -5,6 +5,7 @@ pub mod bpf;
 pub mod cgroup;
 pub mod clock;
 pub mod memfd;
+pub mod memory;
 pub mod netns;
 pub mod pidfd;
 pub mod privilege;

@@ -22,6 +22,7 @@ use super::{FAREWELL, GuardError, Options, now, start};
 use crate::attest::Attestor;
 use crate::intercept::{self, Change, Events, Interceptor, Listeners, Namespaces};
 use crate::issuer::Issuer;
+use crate::sys::memory;
 use crate::sys::scm::Received;
 use crate::sys::sockopt;
 
@@ -146,6 +147,8 @@ impl Guard {
     /// Where the kernel's notes can't be read any more.
     pub(super) async fn serve(&mut self) -> Result<(), GuardError> {
         self.ready();
+        // The kernel's types took some megabytes to read.
+        memory::give_back();
         let mut buffer = [0; ASK_LIMIT];
         loop {
             match self.next(&mut buffer).await {

@@ -13,6 +13,7 @@ use imds_guard_core::token;
 use zeroize::Zeroizing;
 
 use super::{SignError, Signer};
+use crate::sys::memory;
 
 /// Numbers for a key, looked for in a thread of their own: it can take longer than the second that SDKs wait for a token.
 #[derive(Debug)]
@@ -21,7 +22,9 @@ pub(super) struct Prepared(JoinHandle<Result<KeyPair, SignError>>);
 /// Starts looking. 2048 bits: what every relying party takes.
 pub(super) fn prepare() -> Prepared {
     Prepared(std::thread::spawn(|| {
-        KeyPair::generate(KeySize::Rsa2048).map_err(|_| SignError)
+        let pair = KeyPair::generate(KeySize::Rsa2048).map_err(|_| SignError);
+        memory::give_back();
+        pair
     }))
 }
 
