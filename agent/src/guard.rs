@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 mod answers;
 mod audit;
 mod child;
+mod dial;
 mod error;
 mod notify;
 mod policy;

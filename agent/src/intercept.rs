@@ -13,6 +13,7 @@ mod endpoints;
 pub mod environment;
 mod error;
 mod events;
+mod filters;
 pub mod layer;
 mod listeners;
 mod load;
@@ -79,6 +80,7 @@ pub struct Interceptor {
     layers: Vec<Standing>,
     counters: PerCpuArray<MapData, u64>,
     events: Option<RingBuf<MapData>>,
+    filters: filters::SharedFilters,
 }
 
 impl fmt::Debug for Interceptor {
@@ -138,6 +140,7 @@ impl Interceptor {
         interceptor.listeners = Some(listeners);
         pins.attach(&mut ebpf, &root)?;
         interceptor.layers = optional(&mut ebpf, &mut pins, &root);
+        interceptor.refresh_filters()?;
         pins.commit()?;
         Ok(interceptor)
     }
@@ -152,7 +155,11 @@ impl Interceptor {
         let open = |name: &str| {
             bpf::open_pinned(&pinned.join(name)).map_err(InterceptError::system("opening a map"))
         };
+        let own = environment::Cgroup2::find()?.own_directory()?;
+        let filters = filters::SharedFilters::new(take(ebpf, map::SHARED_FILTERS)?, &own)
+            .map_err(InterceptError::system("opening our own cgroup"))?;
         Ok(Self {
+            filters,
             port,
             fresh,
             listeners: None,
@@ -202,6 +209,16 @@ impl Interceptor {
     #[must_use]
     pub fn layers(&self) -> &[Standing] {
         &self.layers
+    }
+
+    /// Looks which cgroup filters our own sockets pass, and tells the kernel. To be called now and then: others come and go.
+    ///
+    /// # Errors
+    /// [`InterceptError::System`]. What the kernel knew before stays.
+    pub fn refresh_filters(&mut self) -> Result<(), InterceptError> {
+        self.filters.refresh().map_err(InterceptError::system(
+            "looking at the filters of our own cgroup",
+        ))
     }
 
     /// Who is connected through `socket`, which has to be one that our listener accepted. `None`: the kernel recorded nobody,

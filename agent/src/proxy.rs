@@ -29,7 +29,7 @@ mod record;
 mod reply;
 mod run;
 mod sandbox;
-mod seam;
+pub(crate) mod seam;
 mod seats;
 mod sessions;
 mod sink;
@@ -59,7 +59,6 @@ pub(crate) struct Proxy {
     upstream: Upstream,
     replies: reply::Replies,
     sink: Rc<sink::Sink>,
-    netns_cookie: u64,
 }
 
 impl Proxy {
@@ -69,7 +68,6 @@ impl Proxy {
         seam: Rc<seam::Seam>,
         policy: policy::Policy,
         audit: OwnedFd,
-        netns_cookie: u64,
         most: usize,
     ) -> Rc<Self> {
         let most = policy.max_connections().min(most);
@@ -85,7 +83,6 @@ impl Proxy {
             broker: Broker::new(),
             replies: reply::Replies::new(),
             sink: sink::Sink::new(audit),
-            netns_cookie,
         })
     }
 

@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -21,11 +21,13 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use imds_guard_core::decision::Permit;
 use imds_guard_core::imds::Rebuilt;
+use imds_guard_core::seam::{Answer as Told, Ask};
 use imds_guard_core::secret::Secret;
 use tokio::net::TcpSocket;
 use tokio::time::timeout;
 
 use crate::proxy::kernel::Kernel;
+use crate::proxy::seam::{AskError, Seam};
 
 /// The longest an upstream may take to accept a connection. It is on this host or one hop away.
 pub(crate) const CONNECT: Duration = Duration::from_millis(500);
@@ -47,6 +49,9 @@ pub(crate) enum UpstreamError {
     /// The kernel would not let the socket be marked.
     #[error("can't mark the socket to the metadata service: {0}")]
     Mark(#[source] io::Error),
+    /// There is no socket in the caller's place.
+    #[error("can't dial in the caller's place: {0}")]
+    Place(#[source] AskError),
     /// The budget is used up.
     #[error("the metadata service did not answer in time")]
     Late,
@@ -86,6 +91,25 @@ pub(crate) struct Answer {
     pub(crate) body: Secret<Bytes>,
 }
 
+/// By which way a request goes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Way<'a> {
+    /// The host's, over connections that all share. For what policy grants.
+    Host,
+    /// The caller's own, as if we were not there: over a socket that the guard opens in its place.
+    Caller {
+        /// Kept for the caller's next request, and closed with its connection.
+        own: &'a Own,
+        seam: &'a Seam,
+        /// The accepted socket.
+        caller: BorrowedFd<'a>,
+    },
+}
+
+/// The connection to the real service that belongs to one connection of a caller.
+#[derive(Debug, Default)]
+pub(crate) struct Own(RefCell<Option<Line>>);
+
 type Line = SendRequest<Full<Bytes>>;
 
 /// Kept-alive connections to the real services.
@@ -108,13 +132,14 @@ impl Upstream {
     pub(crate) async fn send(
         &self,
         _permit: &Permit,
+        way: Way<'_>,
         endpoint: Endpoint,
         rebuilt: &Rebuilt,
         body: Bytes,
         budget: Duration,
     ) -> Result<Answer, UpstreamError> {
         let request = outbound(endpoint, rebuilt, body)?;
-        timeout(budget, self.attempt(endpoint, request))
+        timeout(budget, self.attempt(way, endpoint, request))
             .await
             .map_err(|_| UpstreamError::Late)?
     }
@@ -123,44 +148,51 @@ impl Upstream {
     /// has begun, the request is sent once more, over a new one.
     async fn attempt(
         &self,
+        way: Way<'_>,
         endpoint: Endpoint,
         request: Request<Full<Bytes>>,
     ) -> Result<Answer, UpstreamError> {
-        if let Some(mut line) = self.kept(endpoint) {
+        if let Some(mut line) = self.kept(way, endpoint) {
             match line.send_request(request.clone()).await {
-                Ok(response) => return self.finish(endpoint, line, response).await,
+                Ok(response) => return self.finish(way, endpoint, line, response).await,
                 Err(error) if request.method() != Method::GET || !is_stale(&error) => {
                     return Err(UpstreamError::Broken(error));
                 }
-                Err(_) => self.forget(endpoint),
+                Err(_) => self.forget(way, endpoint),
             }
         }
-        let mut line = self.dial(endpoint).await?;
+        let mut line = self.dial(way, endpoint).await?;
         let response = line
             .send_request(request)
             .await
             .map_err(UpstreamError::Broken)?;
-        self.finish(endpoint, line, response).await
+        self.finish(way, endpoint, line, response).await
     }
 
-    fn kept(&self, endpoint: Endpoint) -> Option<Line> {
+    fn kept(&self, way: Way<'_>, endpoint: Endpoint) -> Option<Line> {
+        if let Way::Caller { own, .. } = way {
+            return own.0.take().filter(Line::is_ready);
+        }
         let mut idle = self.idle.borrow_mut();
         let lines = idle.get_mut(&endpoint)?;
         std::iter::from_fn(|| lines.pop()).find(Line::is_ready)
     }
 
     /// Where one kept connection was closed under us, its neighbours are as old.
-    fn forget(&self, endpoint: Endpoint) {
+    fn forget(&self, way: Way<'_>, endpoint: Endpoint) {
+        if matches!(way, Way::Caller { .. }) {
+            return;
+        }
         self.idle.borrow_mut().remove(&endpoint);
     }
 
-    async fn dial(&self, endpoint: Endpoint) -> Result<Line, UpstreamError> {
+    async fn dial(&self, way: Way<'_>, endpoint: Endpoint) -> Result<Line, UpstreamError> {
         let refused = |error| UpstreamError::Connect(endpoint.address, error);
-        let socket = match endpoint.address {
-            SocketAddr::V4(_) => TcpSocket::new_v4(),
-            SocketAddr::V6(_) => TcpSocket::new_v6(),
-        }
-        .map_err(refused)?;
+        let socket = match (way, endpoint.address) {
+            (Way::Caller { seam, caller, .. }, _) => in_place(seam, caller).await?,
+            (Way::Host, SocketAddr::V4(_)) => TcpSocket::new_v4().map_err(refused)?,
+            (Way::Host, SocketAddr::V6(_)) => TcpSocket::new_v6().map_err(refused)?,
+        };
         socket.set_nodelay(true).map_err(refused)?;
         self.kernel
             .mark_upstream(socket.as_fd(), endpoint.id)
@@ -181,6 +213,7 @@ impl Upstream {
 
     async fn finish(
         &self,
+        way: Way<'_>,
         endpoint: Endpoint,
         line: Line,
         response: Response<Incoming>,
@@ -198,7 +231,7 @@ impl Upstream {
             .await
             .map_err(UpstreamError::Body)?
             .to_bytes();
-        self.keep(endpoint, line).await;
+        self.keep(way, endpoint, line).await;
         let header = |name| head.headers.get(name).cloned();
         Ok(Answer {
             status: head.status,
@@ -208,9 +241,13 @@ impl Upstream {
         })
     }
 
-    async fn keep(&self, endpoint: Endpoint, mut line: Line) {
+    async fn keep(&self, way: Way<'_>, endpoint: Endpoint, mut line: Line) {
         // The connection becomes ready, or closed, when its task has seen the end of the answer: at once after the body.
         if line.ready().await.is_err() {
+            return;
+        }
+        if let Way::Caller { own, .. } = way {
+            own.0.replace(Some(line));
             return;
         }
         let mut idle = self.idle.borrow_mut();
@@ -218,6 +255,16 @@ impl Upstream {
         if lines.len() < KEPT {
             lines.push(line);
         }
+    }
+}
+
+/// A socket that the guard has opened in the place of the caller on `caller`.
+async fn in_place(seam: &Seam, caller: BorrowedFd<'_>) -> Result<TcpSocket, UpstreamError> {
+    let reply = seam.ask(caller, |id| Ask::Dial { id }).await;
+    let mut reply = reply.map_err(UpstreamError::Place)?;
+    match (&reply.answer, reply.fds.pop()) {
+        (Told::Dialling { .. }, Some(fd)) => Ok(TcpSocket::from_std_stream(fd.into())),
+        _ => Err(UpstreamError::Place(AskError::Mismatch)),
     }
 }
 

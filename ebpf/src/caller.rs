@@ -13,7 +13,10 @@ use aya_ebpf::helpers::{
 };
 use imds_guard_ebpf::{ABSENT, CallerRecord, EndpointKey, Upid, missing};
 
-use crate::globals::{offset, pid_namespace};
+use crate::{
+    globals::{offset, pid_namespace},
+    socket,
+};
 
 /// What was dialled.
 #[derive(Clone, Copy)]
@@ -25,7 +28,7 @@ pub(crate) struct Dialled {
 
 /// Reads `T` at `base + offset` of kernel memory.
 #[inline(always)]
-fn read<T>(base: u64, offset: u64) -> Option<T> {
+pub(crate) fn read<T>(base: u64, offset: u64) -> Option<T> {
     // SAFETY: the helper checks the address and fails rather than faults.
     unsafe { bpf_probe_read_kernel((base + offset) as *const T).ok() }
 }
@@ -67,7 +70,10 @@ pub(crate) unsafe fn record(
     gone |= effective_ids(record, task);
     gone |= executable(record, task);
     // SAFETY: as promised by the caller.
-    gone |= unsafe { socket_cgroup(record, sk) };
+    unsafe {
+        record.device = socket::device(sk);
+        gone |= of_socket(record, sk);
+    }
     record.missing = gone;
 }
 
@@ -183,20 +189,30 @@ fn executable(record: &mut CallerRecord, task: u64) -> u32 {
     missing::EXE
 }
 
-/// The cgroup in which the socket was created. Only TCP sockets: the context's own `sk` allows no arithmetic, its
-/// typed form does.
+/// What the socket itself tells. Only TCP sockets: the context's own `sk` allows no arithmetic, its typed form does.
 ///
 /// # Safety
 /// `sk` is the context's socket.
 #[inline(always)]
-unsafe fn socket_cgroup(record: &mut CallerRecord, sk: *mut c_void) -> u32 {
-    record.socket_cgroup_id = 0;
+unsafe fn of_socket(record: &mut CallerRecord, sk: *mut c_void) -> u32 {
     // SAFETY: as promised.
     let sock = unsafe { bpf_skc_to_tcp_sock(sk) };
     if sock.is_null() {
-        return missing::SOCKET_CGROUP;
+        record.socket_cgroup_id = 0;
+        return missing::SOCKET_CGROUP | missing::MARK | missing::OWNER | missing::REACH;
     }
-    if let Some(cgroup) = read::<u64>(sock as u64, offset!(sock_cgroup))
+    let mut gone = socket_cgroup(record, sock as u64) | socket::shape(record, sock as u64);
+    if socket::has_foreign_filter(sock as u64) {
+        gone |= missing::REACH;
+    }
+    gone
+}
+
+/// The cgroup in which the socket was created.
+#[inline(always)]
+fn socket_cgroup(record: &mut CallerRecord, sock: u64) -> u32 {
+    record.socket_cgroup_id = 0;
+    if let Some(cgroup) = read::<u64>(sock, offset!(sock_cgroup))
         && let Some(node) = read::<u64>(cgroup, offset!(cgroup_kn))
         && let Some(id) = read::<u64>(node, offset!(kernfs_id))
     {

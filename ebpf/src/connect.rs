@@ -14,14 +14,14 @@ use aya_ebpf::{
     bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock_addr, bpf_sock_tuple},
     helpers::{
         bpf_get_netns_cookie, bpf_set_retval, bpf_sk_lookup_tcp, bpf_sk_release,
-        bpf_sk_storage_delete, bpf_sk_storage_get,
+        bpf_sk_storage_delete, bpf_sk_storage_get, bpf_skc_to_tcp_sock,
     },
     macros::cgroup_sock_addr,
     programs::SockAddrContext,
 };
 use imds_guard_ebpf::{
-    AF_INET, AF_INET6, CallerRecord, Cause, Counter, Endpoint, EndpointKey, LISTENER_MARK, Mode,
-    NAT64, ObserveEvent,
+    AF_INET, AF_INET6, CallerRecord, Cause, Counter, Endpoint, EndpointKey, LISTENER_MARK,
+    LOOPBACK, Mode, NAT64, ObserveEvent,
 };
 
 use crate::{
@@ -29,6 +29,7 @@ use crate::{
     caller::{self, Dialled},
     globals::proxy_port,
     maps::{ENDPOINTS, EVENTS, count, listeners, may_be_endpoint, records, upstream},
+    socket,
 };
 
 pub(crate) const EACCES: i32 = 13;
@@ -154,13 +155,9 @@ fn judge<const V6: bool>(
     port: u32,
     family: u16,
 ) -> Verdict {
-    if port == u32::from(proxy_port()) {
-        forget(ctx);
-        return Verdict::Untouched;
-    }
     match endpoint_at(words, port) {
         Some((key, endpoint)) => guarded::<V6>(ctx, key, family, endpoint),
-        None => Verdict::Untouched,
+        None => elsewhere(ctx, port),
     }
 }
 
@@ -183,12 +180,46 @@ pub(crate) fn bytes(words: [u32; 4]) -> [u8; 16] {
     unsafe { core::mem::transmute::<[u32; 4], [u8; 16]>(words) }
 }
 
+/// A connect to what isn't guarded.
+#[inline(always)]
+fn elsewhere(ctx: &SockAddrContext, port: u32) -> Verdict {
+    // Once: of two loads of it LLVM makes one address, and arithmetic on the context is refused.
+    let sk = sk(ctx);
+    // SAFETY: the context's own socket.
+    if unsafe { socket::device(sk) == LOOPBACK && was_rebound(sk) } {
+        // It was confined to another device: the loopback's services are as much out of its reach as the rest.
+        count(Counter::Rebound);
+        return Verdict::Refuse(EACCES);
+    }
+    if port == u32::from(proxy_port()) {
+        // SAFETY: the same.
+        unsafe { forget(sk) };
+    }
+    Verdict::Untouched
+}
+
+/// Whether we have bound the context's socket, once steered and disconnected since, to the loopback.
+///
+/// # Safety
+/// `sk` is the context's socket.
+#[inline(always)]
+unsafe fn was_rebound(sk: *mut c_void) -> bool {
+    // SAFETY: look-up only, on the context's own socket.
+    let stored = unsafe { bpf_sk_storage_get(records(), sk, null_mut(), 0) };
+    let stored = stored as *const CallerRecord;
+    // SAFETY: non-null, so it points to the stored value.
+    !stored.is_null() && unsafe { (*stored).device } > LOOPBACK
+}
+
 /// Someone dials the proxy port itself. If its socket was steered before (and disconnected since), the old record must
 /// not go along: it may name another process.
+///
+/// # Safety
+/// `sk` is the context's socket.
 #[inline(always)]
-fn forget(ctx: &SockAddrContext) {
-    // SAFETY: the context's own socket; a missing entry is fine.
-    unsafe { bpf_sk_storage_delete(records(), sk(ctx)) };
+unsafe fn forget(sk: *mut c_void) {
+    // SAFETY: as promised; a missing entry is fine.
+    unsafe { bpf_sk_storage_delete(records(), sk) };
 }
 
 #[inline(always)]
@@ -214,33 +245,62 @@ fn guarded<const V6: bool>(
         family,
         endpoint_id: endpoint.id,
     };
+    let audited = endpoint.mode == Mode::Audit as u32;
     if endpoint.mode == Mode::Observe as u32 {
         count(Counter::Observed);
-        note(ctx, &to, endpoint.mode);
+        note(ctx, &to, endpoint.mode, Counter::Observed);
         return Verdict::Untouched;
     }
-    let refusal = if !is_tcp(ctx) {
-        Some((Counter::NotTcp, EACCES))
-    } else {
-        listener::<V6>(ctx).err().map(|why| {
-            // SAFETY: the helper takes the program's own context.
-            let cookie = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
-            arrival::tell(cookie, Cause::NoListener);
-            (why, ECONNREFUSED)
-        })
-    };
-    match refusal {
-        None => steer(ctx, &to),
-        Some(_) if endpoint.mode == Mode::Audit as u32 => {
+    // SAFETY: the context's own socket.
+    let device = unsafe { socket::device(sk(ctx)) };
+    match obstacle::<V6>(ctx, device, audited) {
+        None => steer(ctx, &to, device),
+        Some(why) if audited => {
             count(Counter::AuditPassed);
-            note(ctx, &to, endpoint.mode);
+            note(ctx, &to, endpoint.mode, why);
             Verdict::Untouched
         }
-        Some((why, errno)) => {
+        Some(why) => {
             count(why);
-            Verdict::Refuse(errno)
+            match why {
+                Counter::NotTcp => Verdict::Refuse(EACCES),
+                Counter::BoundToDevice => {
+                    note(ctx, &to, endpoint.mode, why);
+                    Verdict::Refuse(EACCES)
+                }
+                _ => Verdict::Refuse(ECONNREFUSED),
+            }
         }
     }
+}
+
+/// Why a connection can't be steered. `audited`: nor may it be where nobody could dial in the caller's place what the
+/// caller would have reached, and no more.
+#[inline(always)]
+fn obstacle<const V6: bool>(ctx: &SockAddrContext, device: u32, audited: bool) -> Option<Counter> {
+    if !is_tcp(ctx) {
+        return Some(Counter::NotTcp);
+    }
+    if let Err(why) = listener::<V6>(ctx) {
+        // SAFETY: the helper takes the program's own context.
+        let cookie = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
+        arrival::tell(cookie, Cause::NoListener);
+        return Some(why);
+    }
+    if audited && filtered(ctx) {
+        return Some(Counter::Filtered);
+    }
+    if device > LOOPBACK && !socket::bind_to_loopback(ctx) {
+        return Some(Counter::BoundToDevice);
+    }
+    None
+}
+
+#[inline(always)]
+fn filtered(ctx: &SockAddrContext) -> bool {
+    // SAFETY: the context's own socket.
+    let sock = unsafe { bpf_skc_to_tcp_sock(sk(ctx)) };
+    sock.is_null() || socket::has_foreign_filter(sock as u64)
 }
 
 #[inline(always)]
@@ -294,9 +354,10 @@ fn listener<const V6: bool>(ctx: &SockAddrContext) -> Result<(), Counter> {
     }
 }
 
-/// Writes who is calling into the socket's storage. Without storage nobody could tell later who it was: refused.
+/// Writes who is calling into the socket's storage. Without storage nobody could tell later who it was: refused. `device` is
+/// the one that the socket was bound to before we looked at it.
 #[inline(always)]
-fn steer(ctx: &SockAddrContext, to: &Dialled) -> Verdict {
+fn steer(ctx: &SockAddrContext, to: &Dialled, device: u32) -> Verdict {
     // SAFETY: creation on the context's own socket; a new value is zeroed by the kernel.
     let stored = unsafe {
         bpf_sk_storage_get(
@@ -311,14 +372,22 @@ fn steer(ctx: &SockAddrContext, to: &Dialled) -> Verdict {
         return Verdict::Refuse(ECONNREFUSED);
     }
     // SAFETY: non-null, the map's value; the socket is locked, so nobody else writes it.
-    unsafe { caller::record(&mut *stored, ctx.as_ptr(), sk(ctx), to) };
+    unsafe {
+        // Steered a second time, it is on the loopback because of us.
+        let device = match (*stored).device {
+            before if device == LOOPBACK && before > LOOPBACK => before,
+            _ => device,
+        };
+        caller::record(&mut *stored, ctx.as_ptr(), sk(ctx), to);
+        (*stored).device = device;
+    }
     count(Counter::Steered);
     Verdict::Steer
 }
 
-/// Notes a connection that goes on untouched.
+/// Notes a connection that was not steered.
 #[inline(always)]
-pub(crate) fn note(ctx: &SockAddrContext, to: &Dialled, mode: u32) {
+pub(crate) fn note(ctx: &SockAddrContext, to: &Dialled, mode: u32, why: Counter) {
     let Some(mut slot) = EVENTS.reserve::<ObserveEvent>(0) else {
         count(Counter::EventLost);
         return;
@@ -329,6 +398,8 @@ pub(crate) fn note(ctx: &SockAddrContext, to: &Dialled, mode: u32) {
         caller::record(&mut (*event).record, ctx.as_ptr(), sk(ctx), to);
         (*event).protocol = (*ctx.sock_addr).protocol;
         (*event).mode = mode;
+        (*event).why = why as u32;
+        (*event).reserved = 0;
     }
     slot.submit(0);
 }

@@ -46,12 +46,13 @@ fn judge(ctx: &SockAddrContext, words: [u32; 4], port: u32, family: u16) -> i32 
             family,
             endpoint_id: endpoint.id,
         };
-        count(if endpoint.mode == Mode::Observe as u32 {
-            Counter::Observed
+        let (counter, why) = if endpoint.mode == Mode::Observe as u32 {
+            (Counter::Observed, Counter::Observed)
         } else {
-            Counter::AuditPassed
-        });
-        note(ctx, &to, endpoint.mode);
+            (Counter::AuditPassed, Counter::NotTcp)
+        };
+        count(counter);
+        note(ctx, &to, endpoint.mode, why);
         return 1;
     }
     count(Counter::DatagramRefused);

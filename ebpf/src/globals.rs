@@ -35,6 +35,17 @@ static OFFSETS: Offsets = Offsets {
     task_nsproxy: 0,
     nsproxy_net: 0,
     net_inum: 0,
+    sock_mark: 0,
+    sock_socket: 0,
+    socket_file: 0,
+    file_cred: 0,
+    cred_fsuid: 0,
+    cred_fsgid: 0,
+    cgroup_effective: 0,
+    array_items: 0,
+    item_size: 0,
+    prog_aux: 0,
+    aux_id: 0,
 };
 
 #[unsafe(no_mangle)]

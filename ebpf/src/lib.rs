@@ -43,8 +43,10 @@ pub mod map {
     pub const NAMESPACES: &str = "NAMESPACES";
     /// Ring buffer of [`Arrival`](super::Arrival).
     pub const ARRIVALS: &str = "ARRIVALS";
+    /// Hash: ids of the cgroup_skb programs that the guard's own sockets pass, too.
+    pub const SHARED_FILTERS: &str = "SHARED_FILTERS";
     /// All of them: what is pinned.
-    pub const ALL: [&str; 13] = [
+    pub const ALL: [&str; 14] = [
         RECORDS,
         LISTENERS,
         UPSTREAM,
@@ -58,6 +60,7 @@ pub mod map {
         EVENTS,
         NAMESPACES,
         ARRIVALS,
+        SHARED_FILTERS,
     ];
 
     /// The name under which a map is pinned.
@@ -92,6 +95,8 @@ pub const LISTENER_MARK: u32 = 1;
 pub const STANDING: u64 = u64::MAX;
 /// Value of the entry of the issuer's listener: it may take its port, and nothing is steered to it.
 pub const ISSUER_MARK: u32 = 2;
+/// Index of `lo` in each network namespace (`LOOPBACK_IFINDEX` of the kernel's `include/net/flow.h`).
+pub const LOOPBACK: u32 = 1;
 /// `AF_INET`.
 pub const AF_INET: u16 = 2;
 /// `AF_INET6`.
@@ -111,6 +116,12 @@ pub mod missing {
     pub const SOCKET_CGROUP: u32 = 1 << 4;
     /// `comm`.
     pub const COMM: u32 = 1 << 5;
+    /// `mark`.
+    pub const MARK: u32 = 1 << 6;
+    /// `owner_uid`, `owner_gid` (also: a subflow of MPTCP has none).
+    pub const OWNER: u32 = 1 << 7;
+    /// What the socket reaches by itself: its packets pass a cgroup filter that those of the proxy don't.
+    pub const REACH: u32 = 1 << 8;
 }
 
 /// Who called `connect()`, as the kernel saw it in the calling process' context.
@@ -154,6 +165,14 @@ pub struct CallerRecord {
     pub endpoint_id: u32,
     /// Which facts could not be read: bits of [`missing`].
     pub missing: u32,
+    /// Index of the device that the socket was bound to when it was connected, 0 for none.
+    pub device: u32,
+    /// `SO_MARK` of the socket.
+    pub mark: u32,
+    /// User that opened the socket, as the kernel's filters and rules see it; not always the caller.
+    pub owner_uid: u32,
+    /// Group that opened the socket.
+    pub owner_gid: u32,
     /// Port as dialled, host order.
     pub port: u16,
     /// Family of the caller's socket: [`AF_INET`] or [`AF_INET6`] (also for a v4-mapped address).
@@ -181,6 +200,10 @@ impl CallerRecord {
         effective_gid: 0,
         endpoint_id: 0,
         missing: 0,
+        device: 0,
+        mark: 0,
+        owner_uid: 0,
+        owner_gid: 0,
         port: 0,
         family: 0,
     };
@@ -332,11 +355,17 @@ pub enum Counter {
     FrameDropped = 19,
     /// A raw, packet or XDP socket in the host's network namespace: refused.
     RawSocketRefused = 20,
+    /// Let through: endpoint in audit, and packets of the caller pass a cgroup filter that those of the proxy don't.
+    Filtered = 21,
+    /// The socket is bound to a device and its owner may not bind it to another: let through in audit, else refused.
+    BoundToDevice = 22,
+    /// A socket that we have bound to the loopback was to be connected elsewhere: refused.
+    Rebound = 23,
 }
 
 impl Counter {
     /// How many there are.
-    pub const COUNT: u32 = 21;
+    pub const COUNT: u32 = 24;
     /// All, in order of index.
     pub const ALL: [Self; Self::COUNT as usize] = [
         Self::Steered,
@@ -360,10 +389,13 @@ impl Counter {
         Self::PacketDropped,
         Self::FrameDropped,
         Self::RawSocketRefused,
+        Self::Filtered,
+        Self::BoundToDevice,
+        Self::Rebound,
     ];
 }
 
-/// A connection that was not steered and is worth a note (mode observe or audit).
+/// A connection that was not steered and is worth a note (mode observe or audit; in enforce only where it is not policy's no).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ObserveEvent {
@@ -373,6 +405,10 @@ pub struct ObserveEvent {
     pub protocol: u32,
     /// The endpoint's [`Mode`] as `u32`.
     pub mode: u32,
+    /// The [`Counter`] that says why, as `u32`.
+    pub why: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// A network namespace without a listener of the guard was seen: by the first socket made in it, or by a connect.
@@ -458,6 +494,28 @@ pub struct Offsets {
     pub nsproxy_net: u32,
     /// `net.ns.inum`
     pub net_inum: u32,
+    /// `sock.sk_mark`
+    pub sock_mark: u32,
+    /// `sock.sk_socket`
+    pub sock_socket: u32,
+    /// `socket.file`
+    pub socket_file: u32,
+    /// `file.f_cred`
+    pub file_cred: u32,
+    /// `cred.fsuid`
+    pub cred_fsuid: u32,
+    /// `cred.fsgid`
+    pub cred_fsgid: u32,
+    /// `cgroup.bpf.effective`: a pointer per `enum cgroup_bpf_attach_type`.
+    pub cgroup_effective: u32,
+    /// `bpf_prog_array.items`, whose first member is the program, and
+    pub array_items: u32,
+    /// their size.
+    pub item_size: u32,
+    /// `bpf_prog.aux`
+    pub prog_aux: u32,
+    /// `bpf_prog_aux.id`
+    pub aux_id: u32,
 }
 
 /// An offset of [`Offsets`] that the running kernel doesn't have.
@@ -544,18 +602,18 @@ mod pod {
 // No padding, and offsets that a pinned map of this ABI_VERSION has for good.
 const _: () = {
     use core::mem::{align_of, offset_of, size_of};
-    assert!(size_of::<CallerRecord>() == 7 * 8 + 2 * 16 + 9 * 4 + 2 * 2);
+    assert!(size_of::<CallerRecord>() == 7 * 8 + 2 * 16 + 13 * 4 + 2 * 2);
     assert!(offset_of!(CallerRecord, address) == 56);
     assert!(offset_of!(CallerRecord, comm) == 72);
     assert!(offset_of!(CallerRecord, exe_dev) == 88);
     assert!(offset_of!(CallerRecord, endpoint_id) == 116);
-    assert!(offset_of!(CallerRecord, family) == 126);
+    assert!(offset_of!(CallerRecord, family) == 142);
     assert!(size_of::<HandshakeKey>() == 32 && align_of::<HandshakeKey>() == 8);
     assert!(size_of::<EndpointKey>() == 20 && align_of::<EndpointKey>() == 4);
     assert!(size_of::<Endpoint>() == 8);
-    assert!(size_of::<ObserveEvent>() == size_of::<CallerRecord>() + 8);
+    assert!(size_of::<ObserveEvent>() == size_of::<CallerRecord>() + 16);
     assert!(size_of::<Arrival>() == 32);
-    assert!(size_of::<Offsets>() == 25 * 4);
+    assert!(size_of::<Offsets>() == 36 * 4);
     assert!(size_of::<Prefilter>() == 16 && size_of::<Passage>() == 8);
     assert!(size_of::<Issuer>() == 32);
     assert!(size_of::<Upid>() == 16 && offset_of!(Upid, namespace) == 8);

@@ -47,6 +47,8 @@ mod peername;
 #[cfg(target_arch = "bpf")]
 mod raw_socket;
 #[cfg(target_arch = "bpf")]
+mod socket;
+#[cfg(target_arch = "bpf")]
 mod uplink;
 
 #[cfg(target_arch = "bpf")]

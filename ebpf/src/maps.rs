@@ -42,6 +42,8 @@ static mut PREFILTER: Prefilter = Prefilter {
     addresses: 0,
 };
 #[map]
+pub(crate) static SHARED_FILTERS: HashMap<u32, u32> = HashMap::with_max_entries(64, 0);
+#[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::COUNT, 0);
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 18, 0);

@@ -65,9 +65,13 @@ impl Drop for Rogue {
 
 /// A guard that waits for a proxy, and the one that knocks.
 fn taken_over(world: &World) -> Result<(AgentProcess, Rogue)> {
+    taken_over_by(world, POLICY)
+}
+
+fn taken_over_by(world: &World, policy: &str) -> Result<(AgentProcess, Rogue)> {
     let agent = world
         .agent()
-        .config(POLICY)
+        .config(policy)
         .argument("--proxy=socket")
         .start()?;
     let rogue = Rogue::start(world, &agent)?;
@@ -105,6 +109,29 @@ fn a_signature_needs_the_accepted_socket_of_a_caller_and_a_grant() -> Result<()>
     let signed = fs::read_to_string(world.directory().join("audit.jsonl"))?;
     assert_eq!(signed.matches("\"signed\"").count(), 1, "{signed}");
     drop(agent);
+    Ok(())
+}
+
+#[test]
+#[ignore = "kernel: cargo xtask test kernel"]
+fn a_socket_in_a_callers_place_needs_the_caller_and_an_audited_endpoint() -> Result<()> {
+    require!(Root, Cgroup2, Bpf, Agent);
+    for (mode, answer) in [
+        ("audit", "a socket"),
+        ("enforce", "refused Denied(NotServed)"),
+    ] {
+        let world = World::new("dial")?;
+        let policy = format!("[endpoints]\nazure-imds = \"{mode}\"\n{POLICY}");
+        let (_agent, mut rogue) = taken_over_by(&world, &policy)?;
+        let _caller = connected(&world, &mut rogue, 1000)?;
+        assert_eq!(rogue.ask("dial caller")?, answer);
+        for with in ["none", "seam", "listener", "two"] {
+            let refused = rogue.ask(&format!("dial {with}"))?;
+            assert_eq!(refused, "refused Unattributed", "{mode} {with}");
+        }
+        assert_eq!(rogue.ask("hang-up")?, "hung up");
+        assert_eq!(rogue.ask("dial caller")?, "refused Unattributed");
+    }
     Ok(())
 }
 

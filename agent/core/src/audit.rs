@@ -134,14 +134,17 @@ pub struct Signed<'a> {
     pub epoch: u64,
 }
 
-/// One connection that went to the real service untouched.
+/// One connection that was not steered: it went to the real service untouched, or, in mode `enforce`, nowhere.
 #[derive(Debug, Clone, Serialize)]
 pub struct Observed {
     /// When the guard heard of it.
     #[serde(serialize_with = "printed")]
     pub time: jiff::Timestamp,
-    /// `observe`; or `audit`, where nobody listened.
+    /// `observe`; `audit`, where it could not be steered; `enforce`, where it was refused.
     pub mode: Mode,
+    /// Why it was not steered, in a stable word; none for mode `observe`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'static str>,
     /// IP protocol number: 6 TCP, 17 UDP.
     pub protocol: u32,
     /// Who connected.

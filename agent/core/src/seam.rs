@@ -10,6 +10,7 @@
 //! | `Attest` | the accepted socket | `Attested` or `Refused` | pidfd, then `/proc/PID` (as [`Attested::fds`] says) |
 //! | `Sign` | the accepted socket | `Signed` or `Refused` | – |
 //! | `Recheck` | the accepted socket | `Unchanged` or `Refused` | – |
+//! | `Dial` | the accepted socket | `Dialling` or `Refused` | a socket |
 //! | (none: pushed) | – | `Welcome` | one per [`Welcome::fds`], in that order |
 //! | (none: pushed) | – | `Policy` | a sealed memfd holding [`PolicyFiles`] |
 //! | (none: pushed) | – | `Issuer` | – |

@@ -46,6 +46,7 @@ impl Answers {
             Ask::Attest { .. } => self.attest(id, &record),
             Ask::Sign { ask, .. } => self.sign(id, &record, ask),
             Ask::Recheck { .. } => self.recheck(id, &record),
+            Ask::Dial { .. } => self.dial(id, &record, fds),
         };
         Ok(outcome.unwrap_or_else(|reason| refused(id, reason)))
     }
@@ -96,6 +97,20 @@ impl Answers {
     fn recheck(&mut self, id: u64, record: &CallerRecord) -> Result<Reply, Refusal> {
         self.attestor.recheck(record).map_err(|e| reason(&e))?;
         Ok(vec![(Answer::Unchanged { id }, vec![])])
+    }
+
+    /// Only where nothing is enforced: elsewhere the proxy dials as the host, and only what policy grants.
+    fn dial(&self, id: u64, record: &CallerRecord, fds: &[OwnedFd]) -> Result<Reply, Refusal> {
+        let ([accepted], false) = (fds, self.policy.enforces(record)) else {
+            return Err(Refusal::Denied(DenyReason::NotServed));
+        };
+        match super::dial::in_place_of(record, accepted.as_fd()) {
+            Ok(socket) => Ok(vec![(Answer::Dialling { id }, vec![socket])]),
+            Err(error) => {
+                tracing::info!(pid = record.tgid, %error, "no socket in a caller's place");
+                Err(Refusal::OutOfReach)
+            }
+        }
     }
 
     fn sign(

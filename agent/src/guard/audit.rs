@@ -10,7 +10,7 @@ use std::path::Path;
 use imds_guard_core::audit::{Line, Observed, Signed};
 use imds_guard_core::decision::Permit;
 use imds_guard_core::policy::Mode;
-use imds_guard_ebpf::{CallerRecord, ObserveEvent};
+use imds_guard_ebpf::{CallerRecord, Counter, Mode as KernelMode, ObserveEvent};
 
 use super::GuardError;
 use crate::issuer::Minted;
@@ -77,14 +77,15 @@ impl Audit {
 
     /// A connection that was not steered.
     pub(super) fn observed(&mut self, event: &ObserveEvent) -> std::io::Result<()> {
-        let mode = if event.mode == imds_guard_ebpf::Mode::Audit as u32 {
-            Mode::Audit
-        } else {
-            Mode::Observe
+        let mode = match event.mode {
+            mode if mode == KernelMode::Observe as u32 => Mode::Observe,
+            mode if mode == KernelMode::Audit as u32 => Mode::Audit,
+            _ => Mode::Enforce,
         };
         self.write(&Line::Observed(Observed {
             time: jiff::Timestamp::now(),
             mode,
+            reason: reason(event.why),
             protocol: event.protocol,
             caller: crate::audit::caller(&event.record),
         }))
@@ -94,6 +95,18 @@ impl Audit {
         let mut line = serde_json::to_vec(record)?;
         line.push(b'\n');
         self.0.write_all(&line)
+    }
+}
+
+/// The word for what the kernel counted a connection under that it did not steer.
+fn reason(why: u32) -> Option<&'static str> {
+    match Counter::ALL.get(why as usize)? {
+        Counter::NotTcp => Some("not_tcp"),
+        Counter::NoListener => Some("no_listener"),
+        Counter::ForeignListener => Some("foreign_listener"),
+        Counter::Filtered => Some("filtered"),
+        Counter::BoundToDevice => Some("bound_to_device"),
+        _ => None,
     }
 }
 
@@ -122,6 +135,8 @@ mod tests {
             record,
             protocol: 6,
             mode: 1,
+            why: Counter::Observed as u32,
+            reserved: 0,
         };
         audit.observed(&event).unwrap();
         audit.observed(&event).unwrap();

@@ -100,6 +100,15 @@ impl Policy {
             })
     }
 
+    /// Whether what this caller dialled is in enforce mode, or not guarded any more.
+    pub(super) fn enforces(&self, record: &CallerRecord) -> bool {
+        let dialled = crate::audit::dialled(record);
+        let guarded = self.settings.guarded();
+        !guarded
+            .iter()
+            .any(|g| g.address == dialled && g.mode != Mode::Enforce)
+    }
+
     /// What the proxy is sent: the message and the sealed file beside it.
     pub(super) fn push(&self) -> Result<(seam::Answer, OwnedFd), GuardError> {
         let bytes = self.files.encode()?;

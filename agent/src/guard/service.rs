@@ -164,7 +164,7 @@ impl Guard {
                 Event::Overdue => self.end_overdue(),
                 Event::Note(note) => self.note(note),
                 Event::Space(change) => self.spaces.changed(change, self.seam.as_mut()),
-                Event::Sweep => self.answers.attestor.sweep(),
+                Event::Sweep => self.sweep(),
                 Event::Watchdog => notify(&[NotifyState::Watchdog]),
             }
         }
@@ -185,6 +185,13 @@ impl Guard {
             received = asks(self.seam.as_mut(), buffer) => Event::Message(received),
             note = self.events.next() => Event::Note(note),
             _ = self.sweep.tick() => Event::Sweep,
+        }
+    }
+
+    fn sweep(&mut self) {
+        self.answers.attestor.sweep();
+        if let Err(error) = self.answers.interceptor.refresh_filters() {
+            tracing::warn!("{error}");
         }
     }
 

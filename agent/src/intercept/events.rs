@@ -1,4 +1,5 @@
-//! The kernel's notes about connections that it let through: endpoints in observe, or in audit without a listener.
+//! The kernel's notes about connections that it let through: endpoints in observe, in audit what
+//! can not be steered; and, in enforce, about those that it refused for their socket's sake.
 
 use std::{fmt, io};
 

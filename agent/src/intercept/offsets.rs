@@ -60,7 +60,29 @@ pub(super) fn of_running_kernel() -> Result<Offsets, InterceptError> {
         task_nsproxy: at("task_struct", "nsproxy")?,
         nsproxy_net: at("nsproxy", "net_ns")?,
         net_inum: at("net", "ns.inum")?,
+        sock_mark: at("sock", "sk_mark")?,
+        sock_socket: at("sock", "sk_socket")?,
+        socket_file: at("socket", "file")?,
+        file_cred: at("file", "f_cred")?,
+        cred_fsuid: at("cred", "fsuid")?,
+        cred_fsgid: at("cred", "fsgid")?,
+        cgroup_effective: at("cgroup", "bpf.effective")?,
+        array_items: at("bpf_prog_array", "items")?,
+        item_size: item_size(&btf)?,
+        prog_aux: at("bpf_prog", "aux")?,
+        aux_id: at("bpf_prog_aux", "id")?,
     })
+}
+
+/// Size of an item of the arrays that hold a cgroup's programs, which begins with a pointer to its program.
+fn item_size(btf: &Btf<'_>) -> Result<u32, InterceptError> {
+    const ITEM: &str = "bpf_prog_array_item";
+    match (btf.offset(ITEM, "prog"), btf.size(ITEM)) {
+        (Some(0), Some(size)) => Ok(size),
+        _ => Err(InterceptError::NoBtf {
+            detail: format!("struct {ITEM} as these programs know it"),
+        }),
+    }
 }
 
 /// An index over BTF bytes. Bounds are checked by `get`: malformed input is `None`, never a panic.
@@ -74,7 +96,7 @@ struct Btf<'a> {
 }
 
 /// The structs that [`Btf::parse`] looks out for.
-const STRUCTS: [&str; 14] = [
+const STRUCTS: [&str; 19] = [
     "task_struct",
     "cred",
     "mm_struct",
@@ -89,6 +111,11 @@ const STRUCTS: [&str; 14] = [
     "pid_namespace",
     "nsproxy",
     "net",
+    "socket",
+    "bpf_prog",
+    "bpf_prog_aux",
+    "bpf_prog_array",
+    "bpf_prog_array_item",
 ];
 
 fn word(bytes: &[u8], at: usize) -> Option<u32> {
@@ -147,6 +174,12 @@ impl<'a> Btf<'a> {
 
     fn struct_id(&self, name: &str) -> Option<u32> {
         self.structs.iter().find(|(n, _)| *n == name).map(|s| s.1)
+    }
+
+    /// Bytes that a struct takes.
+    fn size(&self, name: &str) -> Option<u32> {
+        let (at, _) = self.resolve(self.struct_id(name)?)?;
+        word(self.types, at + 8)
     }
 
     fn name_is(&self, name_offset: u32, name: &str) -> bool {

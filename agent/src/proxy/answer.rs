@@ -12,7 +12,7 @@ use imds_guard_core::decision::{Grant, Permit};
 use imds_guard_core::imds::azure::instance::{self, Rendered};
 use imds_guard_core::imds::azure::{Ask as AzureAsk, InstanceAsk, TokenAsk, answer};
 use imds_guard_core::imds::{Asked, Call};
-use imds_guard_core::policy::{Document, Identity};
+use imds_guard_core::policy::{Document, Identity, Mode};
 use imds_guard_core::request::{AzureIdentity, Request};
 use imds_guard_core::seam::{Answer, Ask, SignAsk, Signed};
 use imds_guard_core::secret::Secret;
@@ -29,7 +29,7 @@ use super::reply::Reply;
 use super::seam::AskError;
 use super::socket::Socket;
 use crate::credentials::{Credential, Key, Via};
-use crate::upstream::{CREDENTIAL_BUDGET, Endpoint, READ_BUDGET};
+use crate::upstream::{CREDENTIAL_BUDGET, Endpoint, READ_BUDGET, Way};
 
 /// The answer that `permit` allows to `call`.
 pub(crate) async fn to(
@@ -65,7 +65,7 @@ pub(crate) async fn to(
         }
         (Grant::Mint { .. }, _) => Err(Failure::NotServed),
         (Grant::Forward { identity }, _) => {
-            forward(on, permit, call, identity.as_deref(), gate).await
+            forward(on, policy, permit, call, identity.as_deref(), gate).await
         }
     }
 }
@@ -241,15 +241,21 @@ impl Mint<'_> {
 
 async fn forward(
     on: &Connection,
+    policy: &Policy,
     permit: &Permit,
     call: &Call,
     identity: Option<&Identity>,
     gate: &mut Gate<Socket>,
 ) -> Result<Reply, Failure> {
-    // An ungranted request passes as it would without us, and without us it would go out in its own network namespace.
-    if permit.would_deny().is_some() && on.caller.netns_cookie != on.proxy.netns_cookie {
-        return Err(Failure::NotServed);
-    }
+    // Where nothing is enforced a request passes as it would without us, granted or not. Only an enforced grant opens a way.
+    let way = match on.door(policy).ok_or(Failure::NotServed)?.mode {
+        Mode::Enforce => Way::Host,
+        Mode::Audit | Mode::Observe => Way::Caller {
+            own: &on.upstream,
+            seam: &on.proxy.seam,
+            caller: on.socket.as_fd(),
+        },
+    };
     let pinned = identity.and_then(pinned);
     let rebuilt = call.rebuild(pinned.as_ref());
     let body = Bytes::copy_from_slice(gate.body().await.map_err(Failure::Body)?);
@@ -264,7 +270,7 @@ async fn forward(
     let answer = on
         .proxy
         .upstream
-        .send(permit, endpoint, &rebuilt, body, budget)
+        .send(permit, way, endpoint, &rebuilt, body, budget)
         .await?;
     Ok(Reply::Forwarded(answer))
 }

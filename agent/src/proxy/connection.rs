@@ -24,6 +24,7 @@ use super::seats::{Holder, Seat};
 use super::sessions::Session;
 use super::socket::Socket;
 use super::{Proxy, http1, linger};
+use crate::upstream::Own;
 
 /// One connection of a recorded caller.
 #[derive(Debug)]
@@ -32,6 +33,8 @@ pub(crate) struct Connection {
     pub(crate) socket: Socket,
     pub(crate) caller: CallerRecord,
     pub(crate) memo: Memo,
+    /// To the real service in this caller's place, where one is dialled for it.
+    pub(crate) upstream: Own,
     pub(crate) served: Served,
     lines: Rc<Lines>,
     session: RefCell<Option<Rc<Session>>>,
@@ -83,6 +86,7 @@ async fn attributed(proxy: Rc<Proxy>, socket: Socket, caller: CallerRecord, _sea
         socket,
         caller,
         memo: Memo::default(),
+        upstream: Own::default(),
         served: Served::default(),
         lines: Rc::default(),
         session: RefCell::default(),

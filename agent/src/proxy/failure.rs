@@ -78,9 +78,14 @@ impl Failure {
                 Outcome::Internal
             }
             Self::Upstream(error) => match error {
-                UpstreamError::Connect(..) => Outcome::UpstreamAway,
-                UpstreamError::Late => Outcome::UpstreamSlow,
-                UpstreamError::Mark(_) | UpstreamError::Request(_) => Outcome::Internal,
+                UpstreamError::Connect(..)
+                | UpstreamError::Place(AskError::Refused(_) | AskError::Gone) => {
+                    Outcome::UpstreamAway
+                }
+                UpstreamError::Late | UpstreamError::Place(AskError::Busy) => Outcome::UpstreamSlow,
+                UpstreamError::Mark(_) | UpstreamError::Request(_) | UpstreamError::Place(_) => {
+                    Outcome::Internal
+                }
                 UpstreamError::Broken(_)
                 | UpstreamError::Body(_)
                 | UpstreamError::Redirect
@@ -102,6 +107,7 @@ impl Failure {
             Self::NotServed => (Word::Failed, Some("not_served")),
             Self::LeafNeedsText => (Word::Refused, Some("leaf_needs_text")),
             Self::Guard(_) => (Word::Failed, Some("guard")),
+            Self::Upstream(UpstreamError::Place(_)) => (Word::Failed, Some("out_of_reach")),
             Self::Upstream(_) => (Word::Failed, Some("upstream")),
             Self::Unaudited => (Word::Failed, Some("unaudited")),
             Self::Unreadable => (Word::Failed, Some("unreadable")),

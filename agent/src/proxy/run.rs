@@ -23,7 +23,6 @@ use super::published::{self, Published};
 use super::sandbox::{self, SandboxError};
 use super::seam::{Broken, Reply, Seam, receive_blocking};
 use super::{Proxy, accept, connection};
-use crate::sys::sockopt::netns_cookie;
 
 /// Descriptors that are not connections: maps, listeners, pidfds come on top of what callers hold.
 const RESERVE: usize = 64;
@@ -101,7 +100,6 @@ struct Welcome {
     maps: Maps,
     audit: OwnedFd,
     policy: Policy,
-    netns_cookie: u64,
 }
 
 impl Welcome {
@@ -134,7 +132,6 @@ impl Welcome {
             ),
             audit: audit.ok_or(ProxyError::Welcome("the audit descriptor"))?,
             policy: Policy::receive(&pushed, second.fds, unix_now())?,
-            netns_cookie: netns_cookie(seam.as_fd())?,
         })
     }
 
@@ -150,7 +147,6 @@ impl Welcome {
             Rc::clone(&seam),
             self.policy,
             self.audit,
-            self.netns_cookie,
             descriptors,
         );
         let serving = Serving {

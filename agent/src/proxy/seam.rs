@@ -206,7 +206,9 @@ const fn id(answer: &Answer) -> Option<u64> {
         Answer::Welcome(_) | Answer::Policy(_) | Answer::Issuer(_) | Answer::Listeners(_) => None,
         Answer::Attested(attested) => Some(attested.id),
         Answer::Signed(signed) => Some(signed.id),
-        Answer::Unchanged { id } | Answer::Refused { id, .. } => Some(*id),
+        Answer::Unchanged { id } | Answer::Dialling { id } | Answer::Refused { id, .. } => {
+            Some(*id)
+        }
     }
 }
 

@@ -60,6 +60,28 @@ pub fn is_connected(socket: BorrowedFd<'_>) -> io::Result<bool> {
     }
 }
 
+/// Binds `socket` to the device with this index in its network namespace (`SO_BINDTOIFINDEX`, kernel 5.0).
+///
+/// # Errors
+/// `ENODEV` if there is none.
+pub fn bind_to_device(socket: BorrowedFd<'_>, index: u32) -> io::Result<()> {
+    // SAFETY: a live integer of the length given.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_BINDTOIFINDEX,
+            (&raw const index).cast(),
+            libc::socklen_t::try_from(size_of::<u32>()).unwrap_or(4),
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// The port at our end; `None` for what has none.
 ///
 /// # Errors

@@ -102,6 +102,7 @@ impl Bench {
         self.upstream
             .send(
                 &permit(),
+                Way::Host,
                 self.endpoint,
                 &rebuilt(method),
                 Bytes::new(),
@@ -270,6 +271,7 @@ async fn nothing_is_dialled_that_can_not_be_marked_and_nobody_there_is_told() {
         let away = upstream
             .send(
                 &permit(),
+                Way::Host,
                 endpoint,
                 &rebuilt("GET"),
                 Bytes::new(),

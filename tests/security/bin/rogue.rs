@@ -84,6 +84,7 @@ impl Rogue {
                 let ask = SignAsk::Azure { resource };
                 self.ask(&Ask::Sign { id: 3, ask }, with)
             }
+            ["dial", with] => self.ask(&Ask::Dial { id: 5 }, with),
             ["linger"] => self.linger(),
             ["nonsense"] => {
                 scm::send(self.seam.as_fd(), b"nonsense", &[])?;
@@ -148,6 +149,7 @@ impl Rogue {
                 Answer::Attested(attested) => format!("attested {}", attested.process.tgid),
                 Answer::Signed(signed) => format!("signed {}", signed.audience),
                 Answer::Unchanged { .. } => "unchanged".into(),
+                Answer::Dialling { .. } => "a socket".into(),
                 Answer::Refused { reason, .. } => format!("refused {reason:?}"),
             });
         }

@@ -80,6 +80,7 @@ fn complete(with: &mut dyn FnMut(&Line<'_>)) {
     with(&Line::Observed(Observed {
         time: time(),
         mode: Mode::Observe,
+        reason: Some("filtered"),
         protocol: 6,
         caller: caller(),
     }));
@@ -167,6 +168,7 @@ fn absent_fields_are_left_out_and_names_are_any_bytes() {
     let line = Line::Observed(Observed {
         time: time(),
         mode: Mode::Audit,
+        reason: Some("filtered"),
         protocol: 17,
         caller,
     });

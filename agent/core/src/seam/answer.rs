@@ -32,6 +32,11 @@ pub enum Answer {
         /// The ask's.
         id: u64,
     },
+    /// Answer to `Dial`: the socket is beside it.
+    Dialling {
+        /// The ask's.
+        id: u64,
+    },
     /// No, to any ask.
     Refused {
         /// The ask's.
@@ -164,6 +169,8 @@ pub enum Refusal {
     NotMinted,
     /// There is no usable signing key.
     NoKey,
+    /// What this caller would reach without us can't be told, or is refused to it: nobody dials in its place.
+    OutOfReach,
     /// Too many asks at once; later may work.
     Busy,
     /// Something failed that is no fault of the caller.

@@ -3,7 +3,7 @@
 //! | bytes | what |
 //! |---|---|
 //! | 0 | [`VERSION`] |
-//! | 1 | kind: 1 attest, 2 sign, 3 recheck |
+//! | 1 | kind: 1 attest, 2 sign, 3 recheck, 4 dial |
 //! | 2 | kind of identity selector: 0 none, 1 client id, 2 object id, 3 resource id |
 //! | 3 | 0 |
 //! | 4..12 | id, copied into the answer |
@@ -34,6 +34,11 @@ pub enum Ask<'a> {
     },
     /// Is this caller still what its record says, executable included?
     Recheck {
+        /// Copied into the answer.
+        id: u64,
+    },
+    /// A socket, not connected yet, that reaches what this caller's own would reach.
+    Dial {
         /// Copied into the answer.
         id: u64,
     },
@@ -128,7 +133,10 @@ impl<'a> Ask<'a> {
     /// The id that the answer will carry.
     pub const fn id(&self) -> u64 {
         match self {
-            Self::Attest { id } | Self::Sign { id, .. } | Self::Recheck { id } => *id,
+            Self::Attest { id }
+            | Self::Sign { id, .. }
+            | Self::Recheck { id }
+            | Self::Dial { id } => *id,
         }
     }
 
@@ -141,6 +149,7 @@ impl<'a> Ask<'a> {
             Self::Attest { .. } => (1, (0, "", "")),
             Self::Sign { ask, .. } => (2, ask.parts()),
             Self::Recheck { .. } => (3, (0, "", "")),
+            Self::Dial { .. } => (4, (0, "", "")),
         };
         if kind == 2 {
             check_text(resource, RESOURCE_LIMIT)?;
@@ -207,9 +216,10 @@ impl<'a> Ask<'a> {
             return Err(SeamError::Trailing);
         }
         match (kind, which, zero) {
-            (1 | 3, 0, 0) if resource_len + selector_len > 0 => Err(SeamError::Length),
+            (1 | 3 | 4, 0, 0) if resource_len + selector_len > 0 => Err(SeamError::Length),
             (1, 0, 0) => Ok(Self::Attest { id }),
             (3, 0, 0) => Ok(Self::Recheck { id }),
+            (4, 0, 0) => Ok(Self::Dial { id }),
             (2, 0, 0) if selector_len > 0 => Err(SeamError::Length),
             (2, _, 0) => decode_sign(which, resource, selector).map(|ask| Self::Sign { id, ask }),
             _ => Err(SeamError::Kind),

@@ -47,10 +47,11 @@ fn anything_out_of_place_in_an_ask_is_refused() {
         Ask::decode(&packet).map(|_| ()).unwrap_err()
     };
     assert_eq!(broken(0, 2), SeamError::Version);
-    for kind in [0, 4, 255] {
+    for kind in [0, 5, 255] {
         assert_eq!(broken(1, kind), SeamError::Kind);
     }
     assert_eq!(broken(1, 1), SeamError::Kind, "an attest with a selector");
+    assert_eq!(broken(1, 4), SeamError::Kind, "a dial with a selector");
     assert_eq!(broken(2, 0), SeamError::Length, "a selector without a kind");
     assert_eq!(broken(2, 4), SeamError::Kind);
     assert_eq!(broken(3, 1), SeamError::Kind);
@@ -114,6 +115,7 @@ fn answers() -> Vec<Answer> {
             audience: "a".into(),
         }),
         Answer::Unchanged { id: 9 },
+        Answer::Dialling { id: 11 },
         Answer::Refused {
             id: 10,
             reason: Refusal::Denied(DenyReason::NoRule),

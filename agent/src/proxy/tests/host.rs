@@ -173,6 +173,11 @@ impl Guard {
                 };
                 (Answer::Signed(signed), vec![])
             }
+            // Nothing here is in audit mode.
+            (Ask::Dial { .. }, None) => {
+                let reason = Refusal::OutOfReach;
+                (Answer::Refused { id, reason }, vec![])
+            }
             (Ask::Recheck { .. }, None) => {
                 self.rechecks.fetch_add(1, SeqCst);
                 (Answer::Unchanged { id }, vec![])
@@ -274,7 +279,6 @@ impl Host {
             Rc::clone(&seam),
             policy,
             audit.try_clone().unwrap().into(),
-            0,
             most,
         );
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

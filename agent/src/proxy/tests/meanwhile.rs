@@ -223,30 +223,26 @@ async fn while_records_cannot_be_written_no_credential_is_given_and_reads_go_on(
     local.run_until(test).await;
 }
 
-/// Without us, an ungranted request from another network namespace would go out there, or nowhere. With us it must not
-/// go out here.
+/// Without us, an ungranted request would go out as its caller can, or nowhere. With us it must not go out as we can.
 #[tokio::test]
-async fn audit_mode_forwards_nothing_for_another_network_namespace() {
+async fn audit_mode_forwards_over_no_socket_of_the_hosts() {
     let policy = POLICY.replace(
         "[issuer]",
         "[endpoints]\nazure-imds = \"audit\"\n\n[issuer]",
     );
     with(&policy, 64, async |host| {
         let ungranted = TOKEN_TARGET.replace("vault", "management");
-        // From here it would be forwarded: the host of these tests lets no socket be marked.
-        assert_eq!(host.connect().await.ask(&ungranted).await.status, 500);
-        host.record(Some(CallerRecord {
-            netns_cookie: 5,
-            ..ourselves()
-        }));
+        // The guard of these tests opens no socket in anybody's place.
         let answered = host.connect().await.ask(&ungranted).await;
-        assert_eq!(answered.status, 404, "{}", answered.body);
+        assert_eq!(answered.status, 502, "{}", answered.body);
         assert_eq!(
             host.connect().await.ask(TOKEN_TARGET).await.status,
             200,
-            "what is granted is given wherever the caller is"
+            "what a rule mints needs none"
         );
-        assert_eq!(host.audit()[1]["would_deny"]["reason"], "no_rule");
+        let record = &host.audit()[0];
+        assert_eq!(record["would_deny"]["reason"], "no_rule");
+        assert_eq!(record["reason"], "out_of_reach");
     })
     .await;
 }

@@ -1,0 +1,122 @@
+//! What becomes of single sockets: noted, confined still, of MPTCP.
+
+use crate::filter::{Filter, Passes};
+use crate::table::{HOST, Installed, Outcome, Subject};
+use anyhow::{Context, Result, ensure};
+use imds_guard_tests::{World, require};
+use std::net::TcpListener;
+use std::path::Path;
+
+const PYTHON: &str = "/usr/bin/python3";
+
+/// Dials the metadata service from a socket bound as its arguments say, disconnects, and dials a local service, then the
+/// metadata service again. Prints what became of each: 0 or an errno.
+const REUSES: &str = r#"
+import ctypes, errno, socket, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+s = socket.socket()
+if sys.argv[1]:
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, sys.argv[1].encode())
+def dial(to):
+    try:
+        s.connect(to)
+        return "connected"
+    except OSError as e:
+        return errno.errorcode[e.errno]
+def hang_up():
+    assert libc.connect(s.fileno(), struct.pack("H14x", socket.AF_UNSPEC), 16) == 0
+print(dial(("169.254.169.254", 80)))
+hang_up()
+print(dial(("127.0.0.1", 7777)))
+hang_up()
+print(dial(("169.254.169.254", 80)))
+"#;
+
+#[test]
+#[ignore = "kernel: cargo xtask test kernel"]
+fn who_is_confined_to_a_device_is_not_set_free_by_dialling_us() -> Result<()> {
+    require!(Root, Cgroup2, Bpf, Agent);
+    let world = World::with_cloud("confined")?;
+    let _azure = world.azure()?;
+    let _local = world.enter(|| TcpListener::bind("127.0.0.1:7777").context("a local service"))?;
+    let _agent = Installed::new(&world, "enforce", true)?;
+    let root = world.workload("root").uid(0);
+    for (device, wanted) in [
+        ("tw-up", "connected\nEACCES\nconnected\n"),
+        ("", "connected\nconnected\nconnected\n"),
+    ] {
+        let output = root.run(Path::new(PYTHON), &["-c", REUSES, device])?;
+        let said = String::from_utf8(output.stdout)?;
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(said, wanted, "{device}: {error}");
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "kernel: cargo xtask test kernel"]
+fn what_can_not_be_steered_is_noted_with_the_reason() -> Result<()> {
+    require!(Root, Cgroup2, Bpf, Agent);
+    let world = World::with_cloud("noted")?;
+    let azure = world.azure()?;
+    let filtered = Subject::new(world.workload("filtered"));
+    let _filter = Filter::on(&filtered.workload.cgroup()?, Passes::Only)?;
+    let bound = Subject::with(world.workload("bound"), "--device=tw-up");
+    let mut installed = Installed::new(&world, "audit", false)?;
+    for subject in [&filtered, &bound] {
+        assert_eq!(subject.attempt(&azure)?, Outcome::Obtained(HOST));
+    }
+    installed.change("enforce", true)?;
+    let Outcome::Nothing(error) = bound.attempt(&azure)? else {
+        anyhow::bail!("steered")
+    };
+    ensure!(error.contains("Permission denied"), "{error}");
+    let noted: Vec<_> = installed
+        .agent
+        .audit()
+        .wait(3)?
+        .iter()
+        .map(|record| {
+            format!(
+                "{} {} {}",
+                record["event"], record["mode"], record["reason"]
+            )
+        })
+        .collect();
+    assert_eq!(
+        noted,
+        [
+            r#""observed" "audit" "filtered""#,
+            r#""observed" "audit" "bound_to_device""#,
+            r#""observed" "enforce" "bound_to_device""#,
+        ]
+    );
+    Ok(())
+}
+
+#[test]
+#[ignore = "kernel: cargo xtask test kernel"]
+fn a_connection_kept_from_enforce_into_audit_gets_no_further_than_its_caller() -> Result<()> {
+    require!(Root, Cgroup2, Bpf, Agent);
+    let world = World::with_cloud("kept")?;
+    let azure = world.azure()?;
+    let stopped = world.workload("stopped");
+    let _filter = Filter::on(&stopped.cgroup()?, Passes::AllBut)?;
+    let mut installed = Installed::new(&world, "enforce", true)?;
+    let mut kept: Vec<_> = [&stopped, &world.workload("host")]
+        .into_iter()
+        .map(|workload| workload.connect(imds_guard_tests::AZURE_IMDS))
+        .collect::<Result<_>>()?;
+    let mut ask = |wanted: [u16; 2]| -> Result<()> {
+        for (caller, wanted) in kept.iter_mut().zip(wanted) {
+            caller.send(crate::table::request().as_bytes())?;
+            assert_eq!(caller.response()?.status, wanted);
+        }
+        Ok(())
+    };
+    ask([200, 200])?;
+    installed.change("audit", true)?;
+    ask([502, 200])?;
+    assert_eq!(azure.received().len(), 3);
+    Ok(())
+}
