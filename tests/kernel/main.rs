@@ -4,4 +4,5 @@ mod attribution;
 mod cost;
 mod guarded;
 mod lifetime;
+mod race;
 mod steering;

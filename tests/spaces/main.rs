@@ -2,6 +2,7 @@
 //! they go. The real agent, the loaded programs, real namespaces.
 
 mod life;
+mod many;
 mod served;
 
 use anyhow::{Context as _, Result, bail};

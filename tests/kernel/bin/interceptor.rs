@@ -160,9 +160,17 @@ fn obey(line: &str, interceptor: &mut Interceptor, tally: &Mutex<Tally>) -> anyh
 
 fn report(tally: &Tally) -> String {
     let strangers = tally.unclaimed.difference(&tally.claims).count();
+    // Who is never claimed to be: a user in another's cgroup, for one. (A process may end before it has said anything.)
+    let kind = |caller: &Caller| (caller.1, caller.2, caller.3, caller.4);
+    let kinds: HashSet<_> = tally.claims.iter().map(kind).collect();
+    let crossed = tally
+        .unclaimed
+        .iter()
+        .filter(|c| !kinds.contains(&kind(c)))
+        .count();
     let last = tally.last.map_or(String::new(), |r| format!(" {r:?}"));
     format!(
-        "accepted={} missing={} wrong={} silent={} strangers={strangers} callers={} oddity={:?}{last}",
+        "accepted={} missing={} wrong={} silent={} strangers={strangers} callers={} crossed={crossed} oddity={:?}{last}",
         tally.accepted,
         tally.missing,
         tally.wrong,
