@@ -262,7 +262,9 @@ pub enum OtherTraffic {
     Refuse = 3,
 }
 
-/// Which bits the tables use: see [`prefilter_bit`]. A clear bit proves that there is no such key.
+/// Which bits the tables don't use: see [`prefilter_bit`]. A set bit proves that there is no such key. In this sense, because the
+/// loader writes zeroes over a section at each start, also over a pinned one that programs in force read: nothing is passed
+/// over then, and the tables tell.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Prefilter {
@@ -545,7 +547,7 @@ pub const fn mapped(v4: [u8; 4]) -> [u8; 16] {
 /// leads to.
 pub const NAT64: [u32; 3] = [0x0064_ff9b_u32.to_be(), 0, 0];
 
-/// The bit (0 to 63) of an endpoint in the prefilter mask. A clear bit proves that the table has no such key, so other
+/// The bit (0 to 63) of an endpoint in the prefilter mask: whether the table can have such a key at all, so that other
 /// destinations cost a few instructions and no look-up. `words` is the address as four words in memory order.
 #[inline(always)]
 #[must_use]

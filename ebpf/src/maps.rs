@@ -84,7 +84,7 @@ pub(crate) fn count(counter: Counter) {
 pub(crate) fn may_be_endpoint(words: [u32; 4], port: u32) -> bool {
     // SAFETY: a variable of this object, aligned; each half is read as a whole.
     let mask = unsafe { read_volatile(addr_of!(PREFILTER.endpoints)) };
-    mask >> prefilter_bit(words, port) & 1 != 0
+    mask >> prefilter_bit(words, port) & 1 == 0
 }
 
 /// Whether the address table may have that address.
@@ -92,5 +92,5 @@ pub(crate) fn may_be_endpoint(words: [u32; 4], port: u32) -> bool {
 pub(crate) fn may_be_address(words: [u32; 4]) -> bool {
     // SAFETY: as above.
     let mask = unsafe { read_volatile(addr_of!(PREFILTER.addresses)) };
-    mask >> prefilter_bit(words, 0) & 1 != 0
+    mask >> prefilter_bit(words, 0) & 1 == 0
 }

@@ -137,17 +137,17 @@ pub(super) fn write(
     let wanted = keyed(endpoints, proxy_port)?;
     let addresses = addresses(endpoints);
     let exact = Prefilter {
-        endpoints: wanted.keys().fold(0, |m, key| m | key.prefilter_mask()),
-        addresses: addresses.keys().fold(0, |m, address| {
+        endpoints: !wanted.keys().fold(0, |m, key| m | key.prefilter_mask()),
+        addresses: !addresses.keys().fold(0, |m, address| {
             let (address, port) = (*address, 0);
             m | EndpointKey { address, port }.prefilter_mask()
         }),
     };
-    // Wider masks, new entries, then what is stale, then the exact masks: every wanted key is found all the time.
+    // Masks that rule out less, new entries, then what is stale, then the exact masks: every wanted key is found all the time.
     let before = tables.prefilter.get(&0, 0).map_err(failed)?;
     let both = Prefilter {
-        endpoints: before.endpoints | exact.endpoints,
-        addresses: before.addresses | exact.addresses,
+        endpoints: before.endpoints & exact.endpoints,
+        addresses: before.addresses & exact.addresses,
     };
     tables.prefilter.set(0, both, 0).map_err(failed)?;
     replace(&mut tables.endpoints, &wanted)?;
@@ -156,7 +156,7 @@ pub(super) fn write(
 }
 
 /// Makes `table` equal to `wanted`, new entries first.
-fn replace<K: Pod + Ord, V: Pod>(
+fn replace<K: Pod + Ord, V: Pod + PartialEq>(
     table: &mut HashMap<MapData, K, V>,
     wanted: &BTreeMap<K, V>,
 ) -> Result<(), InterceptError> {
@@ -172,6 +172,10 @@ fn replace<K: Pod + Ord, V: Pod>(
         remove(table, &stale)?;
     }
     for (key, value) in wanted {
+        // An entry that is replaced can be missed for a moment by whoever looks it up just then.
+        if table.get(key, 0).ok().as_ref() == Some(value) {
+            continue;
+        }
         table.insert(key, value, 0).map_err(failed)?;
     }
     remove(table, &stale)
