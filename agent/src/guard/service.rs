@@ -85,10 +85,8 @@ impl Guard {
         let (uid, gid) = start::proxy_user(&user)?;
         let empty = start::run_directory(&options.run_dir)?;
         let lock = start::lock(&options.run_dir)?;
-        let issuer = settings.issuer.as_ref();
-        let issuer = issuer
-            .map(|issuer| Issuer::open(issuer, &options.state_dir, now()))
-            .transpose()?;
+        let open = |issuer| Issuer::open(issuer, &options.state_dir, now());
+        let issuer = settings.issuer.as_ref().map(open).transpose()?;
         let listen = settings.issuer.as_ref().and_then(|issuer| issuer.listen);
         let issuer_listener = listen
             .map(|address| start::issuer_listener(address, &options.pin_dir))

@@ -129,7 +129,7 @@ fn heirs(to: SocketAddr, count: u64) -> anyhow::Result<()> {
         insist(|| {
             let heir = match fork_as(number)? {
                 Some(heir) => heir,
-                None => std::process::exit(i32::from(heir(to, claim, i).is_err())),
+                None => end(heir(to, claim, i).is_err()),
             };
             number = Some(heir);
             match waitpid(heir, None)? {
@@ -139,6 +139,14 @@ fn heirs(to: SocketAddr, count: u64) -> anyhow::Result<()> {
         })?;
     }
     Ok(())
+}
+
+#[expect(
+    clippy::exit,
+    reason = "the child must not go on with its parent's work"
+)]
+fn end(failed: bool) -> ! {
+    std::process::exit(i32::from(failed))
 }
 
 fn heir(to: SocketAddr, parent: Claim, i: u64) -> anyhow::Result<()> {
@@ -154,11 +162,11 @@ fn heir(to: SocketAddr, parent: Claim, i: u64) -> anyhow::Result<()> {
     };
     let mut stream = TcpStream::connect(to)?;
     stream.write_all(&claim.bytes())?;
-    if i % 10 == 0 {
+    if i.is_multiple_of(10) {
         fcntl(stream.as_fd(), FcntlArg::F_SETFD(FdFlag::empty()))?;
         return Err(Command::new("/bin/true").exec().into());
     }
-    if i % 2 == 0 {
+    if i.is_multiple_of(2) {
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
         stream.read_exact(&mut [0])?;
     }
