@@ -1,14 +1,14 @@
 //! The kinds of callers. Each is stopped by something, or relies on something, that an interceptor could undo.
 
 use crate::filter::{Filter, Passes};
-use crate::table::{Granted, HOST, Subject, walk};
+use crate::table::{Fate, HOST, Subject, walk};
 use anyhow::{Context, Result, ensure};
 use imds_guard_tests::{Space, World, require};
 use std::io::Write;
 use std::net::IpAddr;
 use std::process::{Command, Stdio};
 
-use Granted::{Refused, Served};
+use Fate::{Bound, Filtered, FilteredOut, Steered};
 
 /// nft in the calling thread's namespace.
 fn nft(rules: &str) -> Result<()> {
@@ -53,11 +53,11 @@ fn a_process_of_the_host_and_a_container() -> Result<()> {
     let azure = world.azure()?;
     let pod = world.container()?;
     let subjects = [
-        (Subject::new(world.workload("host")), Some(HOST), Served),
+        (Subject::new(world.workload("host")), Some(HOST), Steered),
         (
             Subject::new(world.workload("pod").in_space(&pod)),
             address(&pod),
-            Served,
+            Steered,
         ),
     ];
     walk(&world, &azure, &subjects)
@@ -74,9 +74,9 @@ fn stopped_by_network_none() -> Result<()> {
         (
             Subject::new(world.workload("none").in_space(&none)),
             None,
-            Served,
+            Steered,
         ),
-        (Subject::new(world.workload("host")), Some(HOST), Served),
+        (Subject::new(world.workload("host")), Some(HOST), Steered),
     ];
     walk(&world, &azure, &subjects)
 }
@@ -93,9 +93,9 @@ fn stopped_by_a_hop_limit() -> Result<()> {
         (
             Subject::new(world.workload("pod").in_space(&pod)),
             None,
-            Served,
+            Steered,
         ),
-        (Subject::new(world.workload("host")), Some(HOST), Served),
+        (Subject::new(world.workload("host")), Some(HOST), Steered),
     ];
     walk(&world, &azure, &subjects)
 }
@@ -109,8 +109,8 @@ fn stopped_by_ip_address_deny() -> Result<()> {
     let denied = world.workload("denied");
     let _filter = Filter::on(&denied.cgroup()?, Passes::AllBut)?;
     let subjects = [
-        (Subject::new(denied), None, Served),
-        (Subject::new(world.workload("host")), Some(HOST), Served),
+        (Subject::new(denied), None, Filtered),
+        (Subject::new(world.workload("host")), Some(HOST), Steered),
     ];
     walk(&world, &azure, &subjects)
 }
@@ -130,8 +130,8 @@ fn relying_on_ip_address_allow() -> Result<()> {
         Filter::on(&counted.cgroup()?, Passes::Everything)?,
     ];
     let subjects = [
-        (Subject::new(only), Some(HOST), Refused),
-        (Subject::new(counted), Some(HOST), Served),
+        (Subject::new(only), Some(HOST), FilteredOut),
+        (Subject::new(counted), Some(HOST), Filtered),
     ];
     walk(&world, &azure, &subjects)
 }
@@ -148,12 +148,12 @@ fn stopped_by_a_firewall_in_its_namespace() -> Result<()> {
         (
             Subject::new(world.workload("pod").in_space(&pod)),
             None,
-            Served,
+            Steered,
         ),
         (
             Subject::new(world.workload("other").in_space(&other)),
             address(&other),
-            Served,
+            Steered,
         ),
     ];
     walk(&world, &azure, &subjects)
@@ -169,16 +169,20 @@ fn stopped_by_a_rule_about_users_and_groups() -> Result<()> {
         output("ip daddr 169.254.169.254 meta skuid 1001 drop; ip daddr 169.254.169.254 meta skgid 3001 reject")
     })?;
     let subjects = [
-        (Subject::new(world.workload("user").uid(1001)), None, Served),
+        (
+            Subject::new(world.workload("user").uid(1001)),
+            None,
+            Steered,
+        ),
         (
             Subject::new(world.workload("group").gid(3001)),
             None,
-            Served,
+            Steered,
         ),
         (
             Subject::new(world.workload("host").uid(1000)),
             Some(HOST),
-            Served,
+            Steered,
         ),
     ];
     walk(&world, &azure, &subjects)
@@ -198,15 +202,19 @@ fn stopped_by_routes() -> Result<()> {
         (
             Subject::new(world.workload("black").in_space(&black)),
             None,
-            Served,
+            Steered,
         ),
         (
             Subject::new(world.workload("un").in_space(&un)),
             None,
-            Served,
+            Steered,
         ),
-        (Subject::new(world.workload("user").uid(1001)), None, Served),
-        (Subject::new(world.workload("host")), Some(HOST), Served),
+        (
+            Subject::new(world.workload("user").uid(1001)),
+            None,
+            Steered,
+        ),
+        (Subject::new(world.workload("host")), Some(HOST), Steered),
     ];
     walk(&world, &azure, &subjects)
 }
@@ -223,8 +231,8 @@ fn let_through_by_its_mark_or_stopped_without() -> Result<()> {
     })?;
     let root = || world.workload("pod").uid(0).in_space(&pod);
     let subjects = [
-        (Subject::with(root(), "--mark=7"), address(&pod), Served),
-        (Subject::new(root()), None, Served),
+        (Subject::with(root(), "--mark=7"), address(&pod), Steered),
+        (Subject::new(root()), None, Steered),
     ];
     walk(&world, &azure, &subjects)
 }
@@ -241,13 +249,13 @@ fn bound_to_a_device_or_an_address_on_the_host() -> Result<()> {
     let root = || world.workload("root").uid(0);
     let subjects = [
         // The kernel lets it bind its socket once, also by our hand.
-        (Subject::with(user(), "--device=tw-up"), Some(HOST), Refused),
-        (Subject::with(root(), "--device=tw-up"), Some(HOST), Served),
-        (Subject::with(root(), "--device=lo"), None, Served),
+        (Subject::with(user(), "--device=tw-up"), Some(HOST), Bound),
+        (Subject::with(root(), "--device=tw-up"), Some(HOST), Steered),
+        (Subject::with(root(), "--device=lo"), None, Steered),
         (
             Subject::with(user(), "--source=10.200.0.77"),
             Some(second),
-            Served,
+            Steered,
         ),
     ];
     walk(&world, &azure, &subjects)
@@ -270,18 +278,18 @@ fn bound_to_a_device_or_an_address_in_a_container() -> Result<()> {
         (
             Subject::with(user(), "--device=tw-eth"),
             address(&pod),
-            Refused,
+            Bound,
         ),
         (
             Subject::with(root(), "--device=tw-eth"),
             address(&pod),
-            Served,
+            Steered,
         ),
-        (Subject::with(root(), "--device=lo"), None, Served),
+        (Subject::with(root(), "--device=lo"), None, Steered),
         (
             Subject::with(user(), "--source=10.201.0.77"),
             Some(second),
-            Served,
+            Steered,
         ),
     ];
     walk(&world, &azure, &subjects)

@@ -1,11 +1,13 @@
 //! What becomes of single sockets: noted, confined still, of MPTCP.
 
 use crate::filter::{Filter, Passes};
-use crate::table::{HOST, Installed, Outcome, Subject};
+use crate::table::{HOST, Installed, Outcome, Resident, Subject};
 use anyhow::{Context, Result, ensure};
 use imds_guard_tests::{World, require};
-use std::net::TcpListener;
+use nix::sys::signal::Signal;
+use std::net::{IpAddr, TcpListener};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 const PYTHON: &str = "/usr/bin/python3";
 
@@ -118,5 +120,46 @@ fn a_connection_kept_from_enforce_into_audit_gets_no_further_than_its_caller() -
     installed.change("audit", true)?;
     ask([502, 200])?;
     assert_eq!(azure.received().len(), 3);
+    Ok(())
+}
+
+#[test]
+#[ignore = "kernel: cargo xtask test kernel"]
+fn without_a_live_listener_audit_passes_a_container_untouched_and_enforce_refuses_it() -> Result<()>
+{
+    require!(Root, Cgroup2, Bpf, Agent);
+    for (mode, passes) in [("audit", true), ("enforce", false)] {
+        let world = World::with_cloud("away")?;
+        let azure = world.azure()?;
+        let container = world.container()?;
+        let pod = Subject::new(world.workload("pod").in_space(&container));
+        let address = container.address().map(IpAddr::V4).context("no address")?;
+        let sleeps = pod.workload.spawn(Path::new("/usr/bin/sleep"), &["600"])?;
+        let _resident = Resident(sleeps);
+        let mut installed = Installed::new(&world, mode, true)?;
+        let seen = if passes { address } else { HOST };
+        assert_eq!(pod.attempt(&azure)?, Outcome::Obtained(seen), "{mode}");
+        let proxy = installed.agent.children();
+        installed.agent.signal(Signal::SIGKILL)?;
+        installed.agent.wait_end(Duration::from_secs(5))?;
+        for pid in proxy {
+            ended(pid)?;
+        }
+        match pod.attempt(&azure)? {
+            Outcome::Obtained(from) if passes => assert_eq!(from, address),
+            Outcome::Nothing(error) if !passes => assert!(error.contains("refused"), "{error}"),
+            other => anyhow::bail!("{mode}: {other:?}"),
+        }
+    }
+    Ok(())
+}
+
+/// Waits until a process that was told to end has.
+fn ended(pid: u32) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while Path::new(&format!("/proc/{pid}/exe")).read_link().is_ok() {
+        ensure!(Instant::now() < deadline, "{pid} still runs");
+        std::thread::sleep(Duration::from_millis(10));
+    }
     Ok(())
 }

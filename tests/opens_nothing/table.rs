@@ -1,9 +1,11 @@
 //! One caller through all of it: before the agent is there, and then in each mode with and without a grant.
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use imds_guard_tests::{AZURE_IMDS, AgentProcess, FakeAzure, UPSTREAM_TOKEN, Workload, World};
 use nix::sys::signal::Signal;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 /// The host's address, as the real service sees it.
@@ -97,7 +99,8 @@ impl<'w> Installed<'w> {
         std::fs::write(file, policy(mode, granted))?;
         self.agent.signal(Signal::SIGHUP)?;
         self.epoch += 1;
-        let told = format!("policy reloaded epoch={} ", self.epoch);
+        // The proxy says it, later than the guard.
+        let told = format!("serving by a new policy epoch={}\n", self.epoch);
         let deadline = Instant::now() + Duration::from_secs(10);
         while !self.agent.log().contains(&told) {
             ensure!(Instant::now() < deadline, "{}", self.agent.log());
@@ -141,59 +144,115 @@ client_id = "11111111-2222-3333-4444-555555555555"
     )
 }
 
-/// What an enforced grant gives to a caller.
+/// What can be done for a caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Granted {
-    /// The token, from the host's own address.
-    Served,
-    /// Nothing: its connection can't be steered, and is refused.
-    Refused,
+pub(crate) enum Fate {
+    /// Steered in audit and in enforce; a grant serves it there.
+    Steered,
+    /// Left untouched in audit, for it has a filter of its own; steered and served in enforce.
+    Filtered,
+    /// The same, and its filter drops what is steered.
+    FilteredOut,
+    /// Its socket is bound to a device for good: left untouched in audit, refused in enforce.
+    Bound,
 }
 
-/// Takes `subjects` through everything. `reach`: from which address each obtains the token without us, if it does.
-pub(crate) fn walk(
-    world: &World,
-    azure: &FakeAzure,
-    subjects: &[(Subject<'_>, Option<IpAddr>, Granted)],
-) -> Result<()> {
-    let each = |state: &str, wanted: &dyn Fn(Option<IpAddr>, Granted) -> Option<IpAddr>| {
-        for (number, (subject, reach, granted)) in subjects.iter().enumerate() {
-            let outcome = subject.attempt(azure)?;
-            let obtained = match &outcome {
-                Outcome::Obtained(from) => Some(*from),
-                Outcome::Nothing(_) => None,
-            };
-            ensure!(
-                obtained == wanted(*reach, *granted),
-                "{state}, subject {number}: {outcome:?}"
-            );
+impl Fate {
+    /// What an enforced grant gives.
+    fn granted(self) -> Option<IpAddr> {
+        match self {
+            Self::Steered | Self::Filtered => Some(HOST),
+            Self::FilteredOut | Self::Bound => None,
         }
-        Ok(())
-    };
-    each("before installation", &|reach, _| reach)?;
-    let mut installed = Installed::new(world, "observe", false)?;
-    let told = |error: anyhow::Error, installed: &Installed<'_>| {
-        error.context(format!("the agent said:\n{}", installed.agent.log()))
-    };
-    for (mode, granted) in [
-        ("observe", false),
-        ("observe", true),
-        ("audit", false),
-        ("audit", true),
-        ("enforce", false),
-        ("enforce", true),
-    ] {
-        installed.change(mode, granted)?;
-        let state = format!(
-            "{mode}, {}",
-            if granted { "granted" } else { "not granted" }
-        );
-        let outcome = each(&state, &|reach, by_grant| match (mode, granted, by_grant) {
-            ("enforce", true, Granted::Served) => Some(HOST),
-            ("enforce", ..) => None,
-            _ => reach,
-        });
-        outcome.map_err(|error| told(error, &installed))?;
     }
+
+    /// What is recorded of one attempt in audit: `event`, and the reason of one that was not steered.
+    fn recorded(self) -> (&'static str, Option<&'static str>) {
+        match self {
+            Self::Steered => ("exchange", None),
+            Self::Filtered | Self::FilteredOut => ("observed", Some("filtered")),
+            Self::Bound => ("observed", Some("bound_to_device")),
+        }
+    }
+}
+
+/// One caller: who tries, from which address it obtains the token without us, if it does, and what can be done for it.
+pub(crate) type Case<'w> = (Subject<'w>, Option<IpAddr>, Fate);
+
+/// Takes all of them through everything.
+pub(crate) fn walk(world: &World, azure: &FakeAzure, cases: &[Case<'_>]) -> Result<()> {
+    for (subject, reach, _) in cases {
+        obtains(subject, azure, *reach).context("before installation")?;
+    }
+    // A container has a process. In one without, the listener is closed, and the first connection finds none.
+    let residents: Vec<Resident> = cases
+        .iter()
+        .map(|(subject, ..)| {
+            subject
+                .workload
+                .spawn(Path::new("/usr/bin/sleep"), &["600"])
+        })
+        .map(|spawned| spawned.map(Resident))
+        .collect::<Result<_>>()?;
+    let mut installed = Installed::new(world, "observe", false)?;
+    for mode in ["observe", "audit", "enforce"] {
+        for granted in [false, true] {
+            installed.change(mode, granted)?;
+            for (number, case) in cases.iter().enumerate() {
+                tried(&installed, azure, case, mode, granted).with_context(|| {
+                    let said = installed.agent.log();
+                    format!("{mode}, granted: {granted}, case {number}; the agent said:\n{said}")
+                })?;
+            }
+        }
+    }
+    drop(residents);
+    Ok(())
+}
+
+/// A process that is just there. Dropped, it is killed.
+#[derive(Debug)]
+pub(crate) struct Resident(pub(crate) Child);
+
+impl Drop for Resident {
+    fn drop(&mut self) {
+        let _already_gone = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
+
+/// One attempt in one state, and what is recorded of it.
+fn tried(
+    installed: &Installed<'_>,
+    azure: &FakeAzure,
+    (subject, reach, fate): &Case<'_>,
+    mode: &str,
+    granted: bool,
+) -> Result<()> {
+    let before = installed.agent.audit().records()?.len();
+    let wanted = match (mode, granted) {
+        ("enforce", true) => fate.granted(),
+        ("enforce", false) => None,
+        _ => *reach,
+    };
+    obtains(subject, azure, wanted)?;
+    if mode == "audit" {
+        let records = installed.agent.audit().wait(before + 1)?;
+        let record = &records[before];
+        let told = (record["event"].as_str(), record["reason"].as_str());
+        let (event, reason) = fate.recorded();
+        ensure!(told.0 == Some(event), "{record}");
+        ensure!(event == "exchange" || told.1 == reason, "{record}");
+    }
+    Ok(())
+}
+
+fn obtains(subject: &Subject<'_>, azure: &FakeAzure, wanted: Option<IpAddr>) -> Result<()> {
+    let outcome = subject.attempt(azure)?;
+    let obtained = match &outcome {
+        Outcome::Obtained(from) => Some(*from),
+        Outcome::Nothing(_) => None,
+    };
+    ensure!(obtained == wanted, "{outcome:?}, not {wanted:?}");
     Ok(())
 }
