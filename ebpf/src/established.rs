@@ -21,14 +21,15 @@ use aya_ebpf::{
     macros::sock_ops,
     programs::SockOpsContext,
 };
-use imds_guard_ebpf::{AF_INET, CallerRecord, Counter, HandshakeKey};
+use imds_guard_ebpf::{AF_INET, CallerRecord, Counter, HandshakeKey, Mode, ObserveEvent, missing};
 
 use crate::{
     globals::proxy_port,
-    maps::{HANDSHAKES, OVERFLOW, count, records},
+    maps::{EVENTS, HANDSHAKES, OVERFLOW, count, records},
 };
 
 const TCP_CLOSE: u32 = 7;
+const IPPROTO_TCP: u32 = 6;
 const MAPPED: u32 = 0xffffu32.to_be();
 
 /// Runs at many moments of every TCP socket below the attach root: the common ones leave after one comparison.
@@ -211,14 +212,37 @@ fn abandon(ctx: &SockOpsContext) {
         let cookie = bpf_get_socket_cookie(ctx.as_ptr());
         if let Some(record) = HANDSHAKES.get_ptr(key) {
             if (*record).socket_cookie == cookie {
+                tell(&*record);
                 let _gone = HANDSHAKES.remove(key);
                 count(Counter::HandshakeAbandoned);
             }
         } else if let Some(record) = OVERFLOW.get_ptr(key)
             && (*record).socket_cookie == cookie
         {
+            tell(&*record);
             let _gone = OVERFLOW.remove(key);
             count(Counter::HandshakeAbandoned);
         }
     }
+}
+
+/// Says of a caller with cgroup filters of its own that it never arrived: they drop what goes to the loopback, and its
+/// connect has timed out, which tells nobody why. Of others it says nothing, for anybody can begin handshakes and not end them.
+#[inline(always)]
+fn tell(record: &CallerRecord) {
+    if record.has(missing::REACH) {
+        return;
+    }
+    let Some(mut slot) = EVENTS.reserve::<ObserveEvent>(0) else {
+        count(Counter::EventLost);
+        return;
+    };
+    slot.write(ObserveEvent {
+        record: *record,
+        protocol: IPPROTO_TCP,
+        mode: Mode::Enforce as u32,
+        why: Counter::HandshakeAbandoned as u32,
+        reserved: 0,
+    });
+    slot.submit(0);
 }

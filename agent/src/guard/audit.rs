@@ -106,6 +106,7 @@ fn reason(why: u32) -> Option<&'static str> {
         Counter::ForeignListener => Some("foreign_listener"),
         Counter::Filtered => Some("filtered"),
         Counter::BoundToDevice => Some("bound_to_device"),
+        Counter::HandshakeAbandoned => Some("never_arrived"),
         _ => None,
     }
 }
