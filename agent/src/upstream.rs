@@ -17,7 +17,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::HeaderValue;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use imds_guard_core::decision::Permit;
 use imds_guard_core::imds::Rebuilt;
@@ -138,8 +138,7 @@ impl Upstream {
         body: Bytes,
         budget: Duration,
     ) -> Result<Answer, UpstreamError> {
-        let request = outbound(endpoint, rebuilt, body)?;
-        timeout(budget, self.attempt(way, endpoint, request))
+        timeout(budget, self.attempt(way, endpoint, rebuilt, body))
             .await
             .map_err(|_| UpstreamError::Late)?
     }
@@ -150,17 +149,20 @@ impl Upstream {
         &self,
         way: Way<'_>,
         endpoint: Endpoint,
-        request: Request<Full<Bytes>>,
+        rebuilt: &Rebuilt,
+        body: Bytes,
     ) -> Result<Answer, UpstreamError> {
         if let Some(mut line) = self.kept(way, endpoint) {
-            match line.send_request(request.clone()).await {
+            let request = outbound(endpoint, rebuilt, body.clone())?;
+            match line.send_request(request).await {
                 Ok(response) => return self.finish(way, endpoint, line, response).await,
-                Err(error) if request.method() != Method::GET || !is_stale(&error) => {
+                Err(error) if rebuilt.method != "GET" || !is_stale(&error) => {
                     return Err(UpstreamError::Broken(error));
                 }
                 Err(_) => self.forget(way, endpoint),
             }
         }
+        let request = outbound(endpoint, rebuilt, body)?;
         let mut line = self.dial(way, endpoint).await?;
         let response = line
             .send_request(request)

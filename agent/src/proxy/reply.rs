@@ -57,6 +57,8 @@ impl Reply {
 pub(crate) struct Replies {
     json: Vec<u8>,
     text: Vec<u8>,
+    /// What stands beside the real service's status and media type.
+    forwarded: Vec<u8>,
     date: RefCell<(i64, String)>,
 }
 
@@ -75,9 +77,13 @@ impl Replies {
             headers(&mut head, &row, None);
             head
         };
+        let mut forwarded = Vec::new();
+        let row = respond(Cloud::Azure, &Outcome::Json(""));
+        headers(&mut forwarded, &row, Some(header::CONTENT_TYPE.as_str()));
         Self {
             json: ready(Outcome::Json("")),
             text: ready(Outcome::Text("")),
+            forwarded,
             date: RefCell::new((i64::MIN, String::new())),
         }
     }
@@ -101,7 +107,7 @@ impl Replies {
             }
             Reply::Forwarded(answer) => {
                 has_body = !BODILESS.contains(&answer.status);
-                forwarded(answer, to)
+                self.forwarded(answer, to)
             }
             Reply::Table(row) => {
                 begin(to, row.status, reason_phrase(row.status));
@@ -111,6 +117,21 @@ impl Replies {
         };
         self.end(after, has_body.then_some(body.len()), to);
         if has_body { body } else { Bytes::new() }
+    }
+
+    /// Our own headers on the real service's status, media type and body.
+    fn forwarded(&self, answer: upstream::Answer, to: &mut Vec<u8>) -> Bytes {
+        let reason = answer.status.canonical_reason().unwrap_or_default();
+        begin(to, answer.status.as_u16(), reason);
+        to.extend_from_slice(&self.forwarded);
+        if let Some(kind) = answer.content_type {
+            field(to, header::CONTENT_TYPE.as_str(), kind.as_bytes());
+        }
+        if let Some(seconds) = answer.retry_after {
+            field(to, header::RETRY_AFTER.as_str(), seconds.as_bytes());
+        }
+        // As above: what was forwarded may hold a credential.
+        answer.body.expose().clone()
     }
 
     /// What only the moment knows.
@@ -127,22 +148,6 @@ impl Replies {
         to.extend_from_slice(after.header().as_bytes());
         to.extend_from_slice(b"\r\n");
     }
-}
-
-/// Our own headers on the real service's status, media type and body.
-fn forwarded(answer: upstream::Answer, to: &mut Vec<u8>) -> Bytes {
-    let reason = answer.status.canonical_reason().unwrap_or_default();
-    begin(to, answer.status.as_u16(), reason);
-    let row = respond(Cloud::Azure, &Outcome::Json(""));
-    headers(to, &row, Some(header::CONTENT_TYPE.as_str()));
-    if let Some(kind) = answer.content_type {
-        field(to, header::CONTENT_TYPE.as_str(), kind.as_bytes());
-    }
-    if let Some(seconds) = answer.retry_after {
-        field(to, header::RETRY_AFTER.as_str(), seconds.as_bytes());
-    }
-    // As above: what was forwarded may hold a credential.
-    answer.body.expose().clone()
 }
 
 fn begin(to: &mut Vec<u8>, status: u16, reason: &str) {
