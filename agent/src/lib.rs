@@ -17,6 +17,7 @@ pub mod credentials;
 pub mod guard;
 pub mod intercept;
 pub mod issuer;
+mod notify;
 pub mod proxy;
 #[expect(
     unsafe_code,

@@ -3,11 +3,10 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 use sd_notify::NotifyState;
+
+use crate::notify::connected;
 
 /// Says `state`, or logs that it could not be said.
 pub(super) fn notify(state: &[NotifyState<'_>]) {
@@ -20,23 +19,18 @@ pub(super) fn notify(state: &[NotifyState<'_>]) {
 }
 
 fn send(socket: &OsStr, state: &[NotifyState<'_>]) -> io::Result<()> {
-    let address = match socket.as_bytes() {
-        [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
-        _ => SocketAddr::from_pathname(socket)?,
-    };
     let mut text = String::new();
     for line in state {
         text.push_str(&line.to_string());
         text.push('\n');
     }
-    let from = UnixDatagram::unbound()?;
-    from.set_nonblocking(true)?;
-    from.send_to_addr(text.as_bytes(), &address).map(drop)
+    connected(socket)?.send(text.as_bytes()).map(drop)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::net::UnixDatagram;
 
     #[test]
     fn a_manager_that_reads_is_told_and_one_that_does_not_is_not_waited_for() {

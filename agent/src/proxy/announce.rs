@@ -2,11 +2,10 @@
 //! so the way to it is opened before, and the word is sent once the sandbox is closed and the listeners are ours: a unit that
 //! is active answers. Nothing else is ever said on it.
 
-use std::ffi::OsStr;
 use std::io;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::os::unix::net::UnixDatagram;
+
+use crate::notify::connected;
 
 /// The way to the service manager, or that there is none.
 pub(crate) struct Announcement(Option<UnixDatagram>);
@@ -26,19 +25,6 @@ impl Announcement {
     }
 }
 
-/// A name that begins with `@` is abstract: sd_notify(3).
-fn connected(name: &OsStr) -> io::Result<UnixDatagram> {
-    let address = match name.as_bytes().split_first() {
-        Some((b'@', rest)) => SocketAddr::from_abstract_name(rest)?,
-        _ => SocketAddr::from_pathname(name)?,
-    };
-    let socket = UnixDatagram::unbound()?;
-    socket.connect_addr(&address)?;
-    // Callers don't wait for a manager that doesn't read.
-    socket.set_nonblocking(true)?;
-    Ok(socket)
-}
-
 fn told<T>(result: io::Result<T>) -> Option<T> {
     result
         .inspect_err(|error| tracing::warn!(%error, "the service manager can't be told"))
@@ -48,6 +34,9 @@ fn told<T>(result: io::Result<T>) -> Option<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ffi::OsStr;
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::SocketAddr;
 
     fn heard(socket: &UnixDatagram, name: &OsStr) -> Vec<u8> {
         Announcement(Some(connected(name).unwrap())).ready();
