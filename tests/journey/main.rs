@@ -10,6 +10,7 @@ mod forward;
 mod keys;
 mod modes;
 mod policy;
+mod rotation;
 
 use imds_guard_tests::{Caller, Response, World};
 use serde_json::Value;

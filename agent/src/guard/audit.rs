@@ -5,7 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use imds_guard_core::audit::{Line, Observed, Signed};
 use imds_guard_core::decision::Permit;
@@ -17,7 +17,11 @@ use crate::issuer::Minted;
 
 /// Where records go.
 #[derive(Debug)]
-pub(super) struct Audit(File);
+pub(super) struct Audit {
+    to: File,
+    /// Its name; none for stdout.
+    path: Option<PathBuf>,
+}
 
 impl Audit {
     /// The file, appended to and made with mode 0600; or stdout.
@@ -25,20 +29,21 @@ impl Audit {
         let Some(path) = file else {
             let stdout = std::io::stdout().as_fd().try_clone_to_owned();
             return stdout
-                .map(|fd| Self(fd.into()))
+                .map(|fd| Self {
+                    to: fd.into(),
+                    path: None,
+                })
                 .map_err(|source| GuardError::Path {
                     path: "stdout".into(),
                     source,
                     remedy: "name a file with --audit",
                 });
         };
-        OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(path)
-            .map(Self)
+        open(path)
+            .map(|to| Self {
+                to,
+                path: Some(path.into()),
+            })
             .map_err(|source| GuardError::Path {
                 path: path.into(),
                 source,
@@ -46,9 +51,22 @@ impl Audit {
             })
     }
 
+    /// Opens the file of this name anew, after whoever rotates logs has moved the other one away; for the proxy, too. False
+    /// where records go to stdout.
+    ///
+    /// # Errors
+    /// It can't be opened: records go where they went.
+    pub(super) fn reopen(&mut self) -> std::io::Result<bool> {
+        let Some(path) = &self.path else {
+            return Ok(false);
+        };
+        self.to = open(path)?;
+        Ok(true)
+    }
+
     /// For the proxy.
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.to.as_fd()
     }
 
     /// A signature: what was signed, for whom, by which rule.
@@ -94,7 +112,7 @@ impl Audit {
     fn write(&mut self, record: &Line<'_>) -> std::io::Result<()> {
         let mut line = serde_json::to_vec(record)?;
         line.push(b'\n');
-        self.0.write_all(&line)
+        self.to.write_all(&line)
     }
 }
 
@@ -113,8 +131,20 @@ fn reason(why: u32) -> Option<&'static str> {
 
 impl From<OwnedFd> for Audit {
     fn from(fd: OwnedFd) -> Self {
-        Self(fd.into())
+        Self {
+            to: fd.into(),
+            path: None,
+        }
     }
+}
+
+fn open(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path)
 }
 
 #[cfg(test)]

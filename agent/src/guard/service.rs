@@ -80,9 +80,8 @@ impl Guard {
     pub(super) fn start(options: Options) -> Result<Self, GuardError> {
         let policy = Policy::load(&options.config, 1)?;
         let settings = &policy.settings;
-        let wanted = options.proxy_user.clone();
-        let user = wanted.unwrap_or_else(|| settings.proxy.user.to_string());
-        let (uid, gid) = start::proxy_user(&user)?;
+        let user = options.proxy_user.as_deref();
+        let (uid, gid) = start::proxy_user(user.unwrap_or(&settings.proxy.user))?;
         let empty = start::run_directory(&options.run_dir)?;
         let lock = start::lock(&options.run_dir)?;
         let open = |issuer| Issuer::open(issuer, &options.state_dir, now());

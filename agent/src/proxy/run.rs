@@ -237,6 +237,12 @@ fn take(
             proxy.replace_policy(Policy::receive(&pushed, push.fds, unix_now())?);
         }
         Answer::Issuer(issuer) => published.publish(&issuer),
+        Answer::Audit => {
+            let to = push.fds.into_iter().next();
+            proxy
+                .sink
+                .redirect(to.ok_or(ProxyError::Welcome("the audit descriptor"))?);
+        }
         _ => return Err(ProxyError::Welcome("its end: it came twice")),
     }
     Ok(())

@@ -203,7 +203,11 @@ fn read(buffer: &[u8], received: scm::Received) -> Result<Reply, Broken> {
 
 const fn id(answer: &Answer) -> Option<u64> {
     match answer {
-        Answer::Welcome(_) | Answer::Policy(_) | Answer::Issuer(_) | Answer::Listeners(_) => None,
+        Answer::Welcome(_)
+        | Answer::Policy(_)
+        | Answer::Issuer(_)
+        | Answer::Listeners(_)
+        | Answer::Audit => None,
         Answer::Attested(attested) => Some(attested.id),
         Answer::Signed(signed) => Some(signed.id),
         Answer::Unchanged { id } | Answer::Dialling { id } | Answer::Refused { id, .. } => {

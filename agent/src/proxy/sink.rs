@@ -21,7 +21,7 @@ pub(crate) const BACKLOG_BYTES: usize = 1024 * 1024;
 /// The audit descriptor and what has not been written to it yet.
 #[derive(Debug)]
 pub(crate) struct Sink {
-    to: OwnedFd,
+    to: RefCell<OwnedFd>,
     waiting: RefCell<Vec<u8>>,
     broken: Cell<bool>,
     lost: Cell<u64>,
@@ -32,7 +32,7 @@ impl Sink {
     /// A sink that writes to `to`; [`Sink::run`] has to be spawned for the delayed writes.
     pub(crate) fn new(to: OwnedFd) -> Rc<Self> {
         Rc::new(Self {
-            to,
+            to: RefCell::new(to),
             waiting: RefCell::new(Vec::with_capacity(4 * 1024)),
             broken: Cell::new(false),
             lost: Cell::new(0),
@@ -72,13 +72,13 @@ impl Sink {
 
     /// Writes what waits. After a failure the rest stays, to be tried again.
     pub(crate) fn flush(&self) {
-        let mut waiting = self.waiting.borrow_mut();
+        let (mut waiting, to) = (self.waiting.borrow_mut(), self.to.borrow());
         let mut written = 0;
         let outcome = loop {
             if written == waiting.len() {
                 break Ok(());
             }
-            match nix::unistd::write(&self.to, &waiting[written..]) {
+            match nix::unistd::write(&*to, &waiting[written..]) {
                 Ok(0) => break Err(io::ErrorKind::WriteZero.into()),
                 Ok(n) => written += n,
                 Err(nix::errno::Errno::EINTR) => {}
@@ -90,6 +90,13 @@ impl Sink {
             waiting.shrink_to(BATCH_BYTES);
         }
         self.note(outcome);
+    }
+
+    /// Writes to another descriptor from now on. What waits goes to the old one, and what that doesn't take, to the new one.
+    pub(crate) fn redirect(&self, to: OwnedFd) {
+        self.flush();
+        *self.to.borrow_mut() = to;
+        self.flush();
     }
 
     fn note(&self, outcome: io::Result<()>) {
@@ -171,6 +178,33 @@ mod tests {
         let mut seen = [0; 16];
         let n = out.read(&mut seen).unwrap();
         assert_eq!(&seen[..n], b"{\"a\":1}\n");
+    }
+
+    #[test]
+    fn what_waits_goes_to_the_old_file_or_else_to_the_new_one() {
+        let ((mut old, to), (mut new, then)) = (pipe(), pipe());
+        let sink = Sink::new(to);
+        let mut seen = [0; 64];
+        sink.append(|to| to.extend_from_slice(b"old"));
+        sink.redirect(then);
+        assert_eq!(old.read(&mut seen).unwrap(), 4);
+        sink.append(|to| to.extend_from_slice(b"newer"));
+        sink.flush();
+        assert_eq!(new.read(&mut seen).unwrap(), 6);
+        assert_eq!(old.read(&mut seen).unwrap(), 0, "nobody holds the old one");
+
+        let full = std::fs::File::options()
+            .write(true)
+            .open("/dev/full")
+            .unwrap();
+        let (mut new, then) = pipe();
+        let sink = Sink::new(full.into());
+        sink.append(|to| to.extend_from_slice(b"kept"));
+        sink.flush();
+        assert!(!sink.takes_records());
+        sink.redirect(then);
+        assert!(sink.takes_records());
+        assert_eq!(new.read(&mut seen).unwrap(), 5);
     }
 
     #[test]

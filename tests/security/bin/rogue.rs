@@ -145,6 +145,7 @@ impl Rogue {
                 Answer::Policy(_)
                 | Answer::Issuer(_)
                 | Answer::Listeners(_)
+                | Answer::Audit
                 | Answer::Welcome(_) => continue,
                 Answer::Attested(attested) => format!("attested {}", attested.process.tgid),
                 Answer::Signed(signed) => format!("signed {}", signed.audience),

@@ -44,6 +44,8 @@ pub enum Answer {
         /// Why.
         reason: Refusal,
     },
+    /// The audit file was opened anew: its descriptor is beside this message, and lines go there from now on.
+    Audit,
 }
 
 /// What the proxy gets at the start.

@@ -97,6 +97,7 @@ fn answers() -> Vec<Answer> {
             discovery: "{}".into(),
             jwks: "{}".into(),
         }),
+        Answer::Audit,
         Answer::Listeners(Listeners {
             netns_cookies: vec![4, u64::MAX],
         }),

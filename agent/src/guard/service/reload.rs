@@ -1,6 +1,7 @@
 //! A reload: all of the new configuration, or nothing of it. Must never leave the guard without a policy, and never let a
 //! proxy go on by the old one once the new one is in force.
 
+use imds_guard_core::seam::Answer;
 use sd_notify::NotifyState;
 
 use super::Guard;
@@ -16,6 +17,7 @@ impl Guard {
             NotifyState::Reloading,
             NotifyState::monotonic_usec_now().unwrap_or(NotifyState::MonotonicUsec(0)),
         ]);
+        self.reopen_audit();
         match Policy::load(&self.options.config, self.answers.policy.epoch + 1) {
             Ok(policy) => self.adopt(policy),
             Err(error) => tracing::error!(
@@ -24,6 +26,27 @@ impl Guard {
             ),
         }
         notify(&[NotifyState::Ready]);
+    }
+
+    /// Whatever becomes of the policy: who rotates logs sends the same signal.
+    fn reopen_audit(&mut self) {
+        let reopened = self.answers.audit.reopen().and_then(|anew| {
+            let fd = anew.then(|| self.answers.audit.fd().try_clone_to_owned());
+            fd.transpose()
+        });
+        match reopened {
+            Ok(None) => {}
+            Ok(Some(fd)) => {
+                if self.seam.is_some()
+                    && let Err(why) = self.post(&Answer::Audit, vec![fd])
+                {
+                    self.close_seam(&why);
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "the audit file can't be opened anew: records go where they went");
+            }
+        }
     }
 
     fn adopt(&mut self, policy: Policy) {
