@@ -113,10 +113,12 @@ fn without_the_guard_audit_passes_connections_untouched_and_enforce_refuses_them
         )
         .unwrap();
         let deadline = Instant::now() + Duration::from_secs(10);
-        while proxy
-            .iter()
-            .any(|pid| std::fs::read_link(format!("/proc/{pid}/exe")).is_ok())
-        {
+        // A process that dies gives up its listeners after its memory: a zombie has given up both.
+        let lives = |pid: &u32| {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+            stat.is_ok_and(|stat| !stat.contains(") Z "))
+        };
+        while lives(&agent.pid()) || proxy.iter().any(lives) {
             assert!(Instant::now() < deadline, "the proxy outlives the guard");
             std::thread::sleep(Duration::from_millis(10));
         }
