@@ -12,6 +12,7 @@ mod audit;
 mod child;
 mod dial;
 mod error;
+mod guests;
 mod notify;
 mod policy;
 mod seam;

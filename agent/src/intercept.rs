@@ -14,6 +14,7 @@ pub mod environment;
 mod error;
 mod events;
 mod filters;
+pub(crate) mod guests;
 pub mod layer;
 mod listeners;
 mod load;
@@ -35,6 +36,7 @@ use aya::{
     maps::{Map, MapData, PerCpuArray, RingBuf},
 };
 pub use endpoints::GuardedEndpoint;
+pub(crate) use endpoints::endpoint_id;
 pub use error::InterceptError;
 pub use events::Events;
 use imds_guard_ebpf::Passage;

@@ -11,6 +11,7 @@
 
 pub mod attest;
 mod audit;
+mod caller;
 pub mod cli;
 pub mod config;
 pub mod credentials;

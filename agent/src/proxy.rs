@@ -39,10 +39,9 @@ use std::cell::RefCell;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
-use imds_guard_ebpf::CallerRecord;
-
 pub use run::{ProxyError, connect, run};
 
+use crate::caller::Caller;
 use crate::credentials::Broker;
 use crate::upstream::Upstream;
 
@@ -101,7 +100,7 @@ impl Proxy {
         self.rates.clear();
     }
 
-    fn record(&self, caller: Option<CallerRecord>) -> record::Record {
+    fn record(&self, caller: Option<Caller>) -> record::Record {
         record::Record::begin(&self.sink, caller, self.policy.borrow().epoch, None)
     }
 }

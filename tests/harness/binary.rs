@@ -21,6 +21,22 @@ pub fn binary(name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// The directory with what guests boot from.
+///
+/// # Errors
+/// When it isn't there.
+pub fn guest_image() -> Result<PathBuf> {
+    let target = beside_this_test()?;
+    let target = target.parent().context("the build directory")?;
+    let image = target.join("vm/guest");
+    ensure!(
+        image.join("release").is_file(),
+        "{} is not there: `cargo xtask kernels`",
+        image.display()
+    );
+    Ok(image)
+}
+
 fn beside_this_test() -> Result<PathBuf> {
     let mut directory = std::env::current_exe().context("no path for this test")?;
     directory.pop();

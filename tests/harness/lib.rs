@@ -16,18 +16,20 @@ mod python;
 mod require;
 mod response;
 mod space;
+mod token;
 mod workload;
 mod world;
 
 pub use agent::{Agent, AgentProcess};
 pub use audit::AuditTail;
 pub use azure::{FakeAzure, Manner, Received, UPSTREAM_TOKEN};
-pub use binary::binary;
+pub use binary::{binary, guest_image};
 pub use cgroup::{Cgroup, leftovers};
 pub use python::Python;
 pub use require::{Need, demand};
 pub use response::Response;
 pub use space::Space;
+pub use token::claims;
 pub use workload::{Caller, Workload};
 pub use world::World;
 

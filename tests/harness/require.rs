@@ -16,6 +16,10 @@ pub enum Need {
     Agent,
     /// A kernel that numbers processes for good (pidfs, 6.9): two pidfds have two inodes.
     PidFs,
+    /// nft(8).
+    Nft,
+    /// What guests boot from.
+    Guest,
 }
 
 impl Need {
@@ -36,6 +40,12 @@ impl Need {
             Self::PidFs if !numbers_processes() => {
                 Err("a kernel that numbers processes (pidfs, 6.9)".into())
             }
+            Self::Nft => imds_guard::intercept::nft::program()
+                .map(drop)
+                .map_err(|e| e.to_string()),
+            Self::Guest => crate::guest_image()
+                .map(drop)
+                .map_err(|e| format!("a kernel for guests: {e:#}")),
             _ => Ok(()),
         }
     }

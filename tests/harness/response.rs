@@ -16,7 +16,10 @@ pub struct Response {
 
 impl Response {
     /// Read one from `stream`; `held` keeps what came beyond it.
-    pub(crate) fn read(stream: &mut impl Read, held: &mut Vec<u8>) -> Result<Self> {
+    ///
+    /// # Errors
+    /// When the connection ends before it is whole, or it isn't HTTP.
+    pub fn read(stream: &mut impl Read, held: &mut Vec<u8>) -> Result<Self> {
         let end = loop {
             if let Some(at) = held.windows(4).position(|w| w == b"\r\n\r\n") {
                 break at + 4;

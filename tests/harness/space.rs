@@ -4,11 +4,13 @@
 //! [`crate::netns::INSIDE`], and the harness refuses to work where there is any other.
 
 use crate::netns::{self, ip};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nix::sched::{CloneFlags, setns, unshare};
 use std::fs::{self, File};
 use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd;
+use std::process::Command;
+use std::time::Duration;
 
 /// A network namespace of a world, beside the world's own.
 #[derive(Debug)]
@@ -77,7 +79,7 @@ impl Space {
         cloud.enter(|| {
             netns::add_metadata_addresses()?;
             // Containers keep their addresses: whoever is asked can tell who asks.
-            ip(&["route", "add", "10.201.0.0/16", "via", "10.200.0.1"])
+            ip(&["route", "add", "10.200.0.0/14", "via", "10.200.0.1"])
         })?;
         ip(&["route", "add", "default", "via", "10.200.0.2"])?;
         fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("ip_forward")?;
@@ -92,6 +94,67 @@ impl Space {
         container.enter(|| ip(&["route", "add", "default", "via", &gateway]))?;
         Ok(container)
     }
+
+    /// A guest at a port of the bridge, the `number`th of its world: 10.202.0.N+2, station 52:54:00:00:00:0N. To be called
+    /// inside the world.
+    pub(crate) fn port(number: u8) -> Result<Self> {
+        let mut guest = Self::alone()?;
+        let port = format!("tw-p{number}");
+        let there = format!("/proc/{}/fd/{}", std::process::id(), guest.net.as_raw_fd());
+        let station = format!("52:54:00:00:00:{number:02x}");
+        ip(&[
+            "link", "add", &port, "type", "veth", "peer", "name", "tw-eth", "address", &station,
+            "netns", &there,
+        ])?;
+        ip(&["link", "set", &port, "master", BRIDGE, "up"])?;
+        let address = Ipv4Addr::new(10, 202, 0, number + 2);
+        guest.enter(|| {
+            up("tw-eth", &format!("{address}/24"))?;
+            ip(&["route", "add", "default", "via", "10.202.0.1"])
+        })?;
+        guest.address = Some(address);
+        forwarding(&port)?;
+        Ok(guest)
+    }
+}
+
+/// The bridge of a world.
+const BRIDGE: &str = "tw-br";
+
+/// Makes the bridge, and gives the calling thread's namespace 10.202.0.1 on it.
+pub(crate) fn bridge() -> Result<()> {
+    // An address of its own: else it takes that of a port, and changes as they come and go.
+    ip(&[
+        "link",
+        "add",
+        BRIDGE,
+        "address",
+        "52:54:00:00:01:00",
+        "type",
+        "bridge",
+        "forward_delay",
+        "0",
+    ])?;
+    up(BRIDGE, "10.202.0.1/24")
+}
+
+/// A port passes nothing until the kernel has noticed that its other end is up, nor does a bridge until it has noticed its
+/// ports: that can take a second each.
+fn forwarding(port: &str) -> Result<()> {
+    let says = |program: &str, arguments: &[&str], word: &str| {
+        let output = Command::new(program).args(arguments).output();
+        let output = output.with_context(|| format!("{program} (iproute2)"))?;
+        anyhow::Ok(String::from_utf8_lossy(&output.stdout).contains(word))
+    };
+    for _ in 0..300 {
+        if says("bridge", &["link", "show", "dev", port], "state forwarding")?
+            && says("ip", &["link", "show", "dev", BRIDGE], "state UP")?
+        {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    bail!("{port} does not begin to forward")
 }
 
 fn up(interface: &str, address: &str) -> Result<()> {

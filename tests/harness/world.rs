@@ -81,6 +81,22 @@ impl World {
         self.enter(|| Space::container(number))
     }
 
+    /// A bridge of the world's own network namespace, `tw-br`; once per world. Guests are its ports ([`World::port`]).
+    ///
+    /// # Errors
+    /// When it can't be made.
+    pub fn bridge(&self) -> Result<()> {
+        self.enter(crate::space::bridge)
+    }
+
+    /// A network namespace at the port `tw-pN` of the bridge: 10.202.0.N+2, station 52:54:00:00:00:0N, routed by the world.
+    ///
+    /// # Errors
+    /// When it can't be made.
+    pub fn port(&self, number: u8) -> Result<Space> {
+        self.enter(|| Space::port(number))
+    }
+
     /// Run `work` on a thread inside `space`, with the world's mount namespace.
     ///
     /// # Errors
@@ -96,7 +112,7 @@ impl World {
         })
     }
 
-    /// Where the real services stand.
+    /// Run `work` where the real services stand.
     ///
     /// # Errors
     /// Those of `work`, and of entering.

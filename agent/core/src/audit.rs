@@ -101,9 +101,12 @@ pub struct Exchange<'a> {
     /// The credential that was given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credential: Option<&'a Fingerprint>,
-    /// Who asked; none where the kernel recorded nothing.
+    /// The process that asked; none where the kernel recorded nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub caller: Option<Caller>,
+    /// The guest that asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guest: Option<Guest<'a>>,
     /// Which policy decided: grows with each reload.
     pub epoch: u64,
     /// From the head of the request to the end of the answer, in microseconds.
@@ -128,8 +131,12 @@ pub struct Signed<'a> {
     pub workload: &'a str,
     /// The rule that allows it.
     pub rule: &'a RuleRef,
-    /// Whose connection the proxy showed.
-    pub caller: Caller,
+    /// The process whose connection the proxy showed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub caller: Option<Caller>,
+    /// The guest whose connection it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guest: Option<Guest<'a>>,
     /// Which policy decided.
     pub epoch: u64,
 }
@@ -181,6 +188,19 @@ pub struct Caller {
     pub netns: u64,
     /// Cookie of the socket: the same for all exchanges of one connection, never used again while the host runs.
     pub connection: u64,
+    /// Address and port that were dialled.
+    pub endpoint: SocketAddr,
+}
+
+/// A guest, as the host knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Guest<'a> {
+    /// Its `vm:id`.
+    pub id: &'a str,
+    /// The host's interface that its packets come in at.
+    pub interface: &'a str,
+    /// Address and port that its packets bear: its own word.
+    pub address: SocketAddr,
     /// Address and port that were dialled.
     pub endpoint: SocketAddr,
 }

@@ -15,6 +15,7 @@ mod document;
 mod effort;
 pub mod explain;
 mod fields;
+pub mod guest;
 mod identify;
 mod index;
 mod pattern;

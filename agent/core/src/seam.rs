@@ -7,7 +7,7 @@
 //!
 //! | ask | descriptors with it | answer | descriptors with that |
 //! |---|---|---|---|
-//! | `Attest` | the accepted socket | `Attested` or `Refused` | pidfd, then `/proc/PID` (as [`Attested::fds`] says) |
+//! | `Attest` | the accepted socket | `Attested` or `Refused` | as [`Attested::fds`] says |
 //! | `Sign` | the accepted socket | `Signed` or `Refused` | – |
 //! | `Recheck` | the accepted socket | `Unchanged` or `Refused` | – |
 //! | `Dial` | the accepted socket | `Dialling` or `Refused` | a socket |
@@ -15,6 +15,7 @@
 //! | (none: pushed) | – | `Policy` | a sealed memfd holding [`PolicyFiles`] |
 //! | (none: pushed) | – | `Issuer` | – |
 //! | (none: pushed) | – | `Listeners` | one per cookie, in that order |
+//! | (none: pushed) | – | `Guests` | the listeners of each, in that order |
 
 mod answer;
 mod ask;
@@ -22,8 +23,8 @@ mod ask;
 mod tests;
 
 pub use answer::{
-    Answer, Attested, AttestedFd, Issuer, Listeners, Policy, PolicyFiles, Process, Refusal, Signed,
-    Welcome, WelcomeFd,
+    Answer, Attested, AttestedFd, Guest, Guests, Issuer, Listeners, Policy, PolicyFiles, Process,
+    Refusal, Signed, Subject, Welcome, WelcomeFd,
 };
 pub use ask::{Ask, SignAsk};
 

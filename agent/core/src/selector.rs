@@ -133,6 +133,8 @@ impl Key {
                 | Self::SystemdUserUnit
                 | Self::UsernsInit
                 | Self::NetHost
+                | Self::NetIfname
+                | Self::VmId
         )
     }
 

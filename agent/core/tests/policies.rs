@@ -352,7 +352,7 @@ fn every_block_of_the_manual_compiles() {
         .skip(1)
         .filter_map(|rest| rest.split("```").next())
         .collect();
-    assert_eq!(blocks.len(), 3);
+    assert_eq!(blocks.len(), 4);
     for block in blocks {
         let compiled = fixture("policy.md", block);
         assert_eq!(compiled.warnings.to_string(), "");
@@ -426,4 +426,39 @@ read = ["azure:/metadata/versions"]
     // The positive twin: in audit alone, what no rule grants is let through and recorded.
     let audit = set(&text.replace("aws-imds = \"enforce\"", "aws-imds = \"observe\""));
     assert!(matches!(nobody(&audit), Decision::Allow(p) if p.would_deny().is_some()));
+}
+
+/// Guests by their ids, beside the host's own processes, which have none.
+#[test]
+fn guests_are_told_apart_by_their_interfaces() {
+    let compiled = fixture!("9-guests.toml");
+    let (policy, guests) = (&compiled.policy, &compiled.settings.guests);
+    assert_eq!(compiled.warnings.to_string(), "");
+    let known: Vec<_> = guests
+        .iter()
+        .map(|g| (&*g.interface, g.id.as_deref()))
+        .collect();
+    assert_eq!(
+        known,
+        [
+            ("tap-build", Some("build-runner")),
+            ("vnet0", Some("shop")),
+            ("vnet1", Some("mail"))
+        ]
+    );
+    let vault = azure("https://vault.azure.net");
+    for guest in ["shop", "mail"] {
+        let permit = permit(policy, &format!("vm:id:{guest} net:ifname:vnet7"), &vault);
+        assert!(
+            matches!(permit.grant(), Grant::Mint { subject, .. } if **subject == *format!("spiffe://example.org/host/hypervisor-3/vm/{guest}"))
+        );
+    }
+    assert_eq!(
+        refused(policy, "unix:uid:0 net:host", &vault),
+        DenyReason::NoWorkload
+    );
+    let location = read(Cloud::Azure, "/metadata/instance/compute/location", false);
+    allowed(policy, "vm:id:build-runner net:ifname:tap-build", &location);
+    refused(policy, "vm:id:build-runner net:ifname:vnet0", &location);
+    refused(policy, "vm:id:shop net:ifname:vnet0", &location);
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use super::Failure;
 use crate::guard::GuardError;
-use crate::intercept;
+use crate::intercept::{self, guests};
 
 /// Arguments of `teardown`.
 #[derive(Debug, clap::Args)]
@@ -27,5 +27,12 @@ pub fn run(args: Args) -> Result<ExitCode, Failure> {
         "there was nothing to remove"
     };
     writeln!(std::io::stdout(), "{}: {told}", args.pin_dir.display())?;
+    let rules = guests::teardown().map_err(|error| GuardError::Rules { error });
+    if rules.map_err(|error| Failure::new(error.exit(), error))? {
+        writeln!(
+            std::io::stdout(),
+            "packet filter: the rules for guests are removed"
+        )?;
+    }
     Ok(ExitCode::SUCCESS)
 }

@@ -3,19 +3,23 @@
 //! message's bytes says who the caller is.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use imds_guard_core::decision::{Decision, DenyReason, Permit};
 use imds_guard_core::seam::{
     Answer, Ask, Attested, AttestedFd, Issuer as Documents, Process, Refusal, SeamError, SignAsk,
-    Signed,
+    Signed, Subject,
 };
+use imds_guard_core::selector::{Key, Selectors};
 use imds_guard_ebpf::CallerRecord;
 
 use super::audit::Audit;
 use super::now;
 use super::policy::Policy;
 use crate::attest::{AttestError, Attestor};
+use crate::caller::Caller;
 use crate::intercept::Interceptor;
+use crate::intercept::guests::{Found, Guests};
 use crate::issuer::{Issuer, MintError, Minted};
 
 /// What answers are made from.
@@ -26,6 +30,13 @@ pub(super) struct Answers {
     pub(super) policy: Policy,
     pub(super) issuer: Option<Issuer>,
     pub(super) audit: Audit,
+    pub(super) guests: Guests,
+}
+
+/// Whose socket came with an ask.
+enum Asked {
+    Process(CallerRecord),
+    Guest(Found),
 }
 
 /// An answer and the descriptors beside it. A first mint publishes the new key before its token leaves.
@@ -39,14 +50,19 @@ impl Answers {
     pub(super) fn answer(&mut self, message: &[u8], fds: &[OwnedFd]) -> Result<Reply, SeamError> {
         let ask = Ask::decode(message)?;
         let id = ask.id();
-        let Some(record) = self.record(fds) else {
+        let Some(asked) = self.asked(fds) else {
             return Ok(refused(id, Refusal::Unattributed));
         };
-        let outcome = match &ask {
-            Ask::Attest { .. } => self.attest(id, &record),
-            Ask::Sign { ask, .. } => self.sign(id, &record, ask),
-            Ask::Recheck { .. } => self.recheck(id, &record),
-            Ask::Dial { .. } => self.dial(id, &record, fds),
+        let outcome = match (&ask, asked) {
+            (Ask::Attest { .. }, Asked::Process(record)) => self.attest(id, &record),
+            (Ask::Attest { .. }, Asked::Guest(found)) => attest_guest(id, &found),
+            (Ask::Sign { ask, .. }, asked) => self.sign(id, asked, ask),
+            (Ask::Recheck { .. }, Asked::Process(record)) => self.recheck(id, &record),
+            // It is where it was, or its socket would be nobody's.
+            (Ask::Recheck { .. }, Asked::Guest(_)) => Ok(vec![(Answer::Unchanged { id }, vec![])]),
+            (Ask::Dial { .. }, Asked::Process(record)) => self.dial(id, &record, fds),
+            // Guests are served where something is enforced alone.
+            (Ask::Dial { .. }, Asked::Guest(_)) => Err(Refusal::Denied(DenyReason::NotServed)),
         };
         Ok(outcome.unwrap_or_else(|reason| refused(id, reason)))
     }
@@ -61,7 +77,16 @@ impl Answers {
         })
     }
 
-    /// The kernel's record of the one socket that has to come with an ask.
+    /// Who is on the one socket that has to come with an ask: what the kernel says of it, and nothing else.
+    fn asked(&self, fds: &[OwnedFd]) -> Option<Asked> {
+        let [socket] = fds else { return None };
+        match self.guests.of(socket.as_fd()) {
+            Some(guest) => Some(Asked::Guest(guest)),
+            None => self.record(fds).map(Asked::Process),
+        }
+    }
+
+    /// The kernel's record of a process.
     fn record(&self, fds: &[OwnedFd]) -> Option<CallerRecord> {
         let [socket] = fds else { return None };
         match self.interceptor.record(socket.as_fd()) {
@@ -84,10 +109,10 @@ impl Answers {
             .map_err(|_| Refusal::Busy)?;
         let answer = Answer::Attested(Attested {
             id,
-            process: Process {
+            subject: Subject::Process(Process {
                 tgid: record.tgid,
                 start_ns: record.start_boottime,
-            },
+            }),
             selectors: attested.selectors.clone(),
             fds: vec![AttestedFd::Pidfd, AttestedFd::ProcDir],
         });
@@ -113,17 +138,18 @@ impl Answers {
         }
     }
 
-    fn sign(
-        &mut self,
-        id: u64,
-        record: &CallerRecord,
-        ask: &SignAsk<'_>,
-    ) -> Result<Reply, Refusal> {
-        let permit = self.permit(record, ask)?;
+    fn sign(&mut self, id: u64, asked: Asked, ask: &SignAsk<'_>) -> Result<Reply, Refusal> {
+        let (caller, permit) = match asked {
+            Asked::Process(record) => (Caller::Process(record), self.permit(&record, ask)?),
+            Asked::Guest(found) => {
+                let permit = self.permit_guest(&found, ask)?;
+                (Caller::Guest(found.guest), permit)
+            }
+        };
         let had_key = self.issuer.as_ref().is_some_and(Issuer::has_key);
         let minted = self.mint(&permit)?;
         let epoch = self.policy.epoch;
-        if let Err(error) = self.audit.signed(record, &permit, &minted, epoch) {
+        if let Err(error) = self.audit.signed(&caller, &permit, &minted, epoch) {
             tracing::error!(%error, "the audit record of a signature can't be written: nothing is signed");
             return Err(Refusal::Internal);
         }
@@ -133,6 +159,18 @@ impl Answers {
         }
         reply.push((signed(id, minted), vec![]));
         Ok(reply)
+    }
+
+    /// The same for a guest, which has no process to look at: where it is was looked at with its socket.
+    fn permit_guest(&self, found: &Found, ask: &SignAsk<'_>) -> Result<Permit, Refusal> {
+        if !self.policy.serves_guests(found.guest.dialled) {
+            return Err(Refusal::Denied(DenyReason::NotServed));
+        }
+        let workload = self.policy.set.identify(&selectors(found));
+        match self.policy.set.decide(&workload, &ask.request(), now()) {
+            Decision::Allow(permit) => Ok(permit),
+            Decision::Deny(denial) => Err(Refusal::Denied(denial.reason)),
+        }
     }
 
     /// The guard's own decision, over its own evidence.
@@ -165,6 +203,26 @@ impl Answers {
             }
         })
     }
+}
+
+fn attest_guest(id: u64, found: &Found) -> Result<Reply, Refusal> {
+    tracing::debug!(guest = %found.guest.id, "asked to attest");
+    let gone = found.gone().map_err(|_| Refusal::Busy)?;
+    let answer = Answer::Attested(Attested {
+        id,
+        subject: Subject::Guest(found.guest.key),
+        selectors: selectors(found),
+        fds: vec![AttestedFd::Gone],
+    });
+    Ok(vec![(answer, vec![gone])])
+}
+
+/// All that is known of a guest. Of a process' selectors it has none.
+fn selectors(found: &Found) -> Selectors {
+    let mut selectors = Selectors::default();
+    selectors.found(Key::VmId, Arc::clone(&found.guest.id));
+    selectors.found(Key::NetIfname, Arc::clone(&found.guest.interface));
+    selectors
 }
 
 fn signed(id: u64, minted: Minted) -> Answer {

@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use imds_guard_core::audit::{Line, Observed, Signed};
 use imds_guard_core::decision::Permit;
 use imds_guard_core::policy::Mode;
-use imds_guard_ebpf::{CallerRecord, Counter, Mode as KernelMode, ObserveEvent};
+use imds_guard_ebpf::{Counter, Mode as KernelMode, ObserveEvent};
 
 use super::GuardError;
+use crate::caller::Caller;
 use crate::issuer::Minted;
 
 /// Where records go.
@@ -75,11 +76,12 @@ impl Audit {
     /// When it can't be written: then the token must not leave.
     pub(super) fn signed(
         &mut self,
-        record: &CallerRecord,
+        caller: &Caller,
         permit: &Permit,
         minted: &Minted,
         epoch: u64,
     ) -> std::io::Result<()> {
+        let (process, guest) = caller.audited();
         self.write(&Line::Signed(Signed {
             time: jiff::Timestamp::now(),
             jti: &minted.jti,
@@ -88,7 +90,8 @@ impl Audit {
             exp: minted.exp,
             workload: permit.workload(),
             rule: permit.rule(),
-            caller: crate::audit::caller(record),
+            caller: process,
+            guest,
             epoch,
         }))
     }
@@ -149,6 +152,8 @@ fn open(path: &Path) -> std::io::Result<File> {
 
 #[cfg(test)]
 mod tests {
+    use imds_guard_ebpf::CallerRecord;
+
     use super::*;
 
     #[test]

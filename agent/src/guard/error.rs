@@ -69,6 +69,12 @@ pub enum GuardError {
     /// The runtime.
     #[error("can't start the event loop: {0}")]
     Runtime(#[source] std::io::Error),
+    /// The packet filter's rules can't be removed.
+    #[error("the packet filter's table imds_guard is not removed: {error}")]
+    Rules {
+        /// Why.
+        error: crate::intercept::nft::NftError,
+    },
     /// The policy doesn't fit the seam.
     #[error("the policy can't be handed to the proxy: {0}")]
     Seam(#[from] imds_guard_core::seam::SeamError),

@@ -2,7 +2,6 @@
 //! changes nothing.
 
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +14,9 @@ use imds_guard_ebpf::CallerRecord;
 
 use super::{GuardError, now};
 use crate::config::{self, ConfigError};
-use crate::intercept::{GuardedEndpoint, Mode as KernelMode, OtherTraffic as KernelOtherTraffic};
+use crate::intercept::{
+    GuardedEndpoint, Mode as KernelMode, OtherTraffic as KernelOtherTraffic, endpoint_id,
+};
 use crate::sys::memfd;
 
 /// What is in force.
@@ -83,14 +84,30 @@ impl Policy {
             .collect()
     }
 
+    /// What is guarded for guests: what is enforced.
+    pub(super) fn enforced(&self) -> Vec<GuardedEndpoint> {
+        let mut enforced = self.endpoints();
+        enforced.retain(|endpoint| endpoint.mode == KernelMode::Enforce);
+        enforced
+    }
+
     /// Whether Azure's instance metadata service is what this caller dialled, and is guarded (not observed) still.
     pub(super) fn serves_azure(&self, record: &CallerRecord) -> bool {
         let address = std::net::IpAddr::from(record.address).to_canonical();
         let dialled = SocketAddr::new(address, record.port);
+        self.is_azure(dialled, |mode| mode != Mode::Observe)
+    }
+
+    /// The same for a guest.
+    pub(super) fn serves_guests(&self, dialled: SocketAddr) -> bool {
+        self.is_azure(dialled, |mode| mode == Mode::Enforce)
+    }
+
+    fn is_azure(&self, dialled: SocketAddr, serves: impl Fn(Mode) -> bool) -> bool {
         let guarded = self.settings.guarded();
         guarded
             .iter()
-            .filter(|g| g.address == dialled && g.mode != Mode::Observe)
+            .filter(|g| g.address == dialled && serves(g.mode))
             .flat_map(|g| &g.endpoints)
             .filter_map(|at| self.settings.endpoints.get(*at))
             .any(|e| {
@@ -133,26 +150,4 @@ fn hostname() -> Arc<str> {
         .and_then(|name| name.into_string().ok())
         .unwrap_or_default()
         .into()
-}
-
-/// The same for the same address in every run and after every reload (FNV-1a): marks and records outlive both.
-fn endpoint_id(address: SocketAddr) -> NonZeroU32 {
-    let mut hash = 0x811c_9dc5_u32;
-    for byte in address.to_string().bytes() {
-        hash = (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
-    }
-    NonZeroU32::new(hash).unwrap_or(NonZeroU32::MIN)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn endpoint_ids_are_stable_and_differ() {
-        let id = |a: &str| endpoint_id(a.parse().unwrap());
-        assert_eq!(id("169.254.169.254:80"), id("169.254.169.254:80"));
-        assert_ne!(id("169.254.169.254:80"), id("168.63.129.16:80"));
-        assert_ne!(id("168.63.129.16:32526"), id("168.63.129.16:80"));
-    }
 }

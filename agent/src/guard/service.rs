@@ -18,10 +18,10 @@ use super::notify::notify;
 use super::policy::Policy;
 use super::seam::{Door, Seam};
 use super::spaces::Spaces;
-use super::{FAREWELL, GuardError, Options, now, start};
+use super::{FAREWELL, GuardError, Options, start};
 use crate::attest::Attestor;
+use crate::intercept::guests::{self, Guests};
 use crate::intercept::{self, Change, Events, Interceptor, Listeners, Namespaces};
-use crate::issuer::Issuer;
 use crate::sys::memory;
 use crate::sys::scm::Received;
 use crate::sys::sockopt;
@@ -35,7 +35,7 @@ const SWEEP: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Guard {
     options: Options,
-    answers: Answers,
+    pub(super) answers: Answers,
     listeners: Arc<Listeners>,
     spaces: Spaces,
     issuer_listener: Option<OwnedFd>,
@@ -46,7 +46,7 @@ pub(super) struct Guard {
     again_at: Option<Instant>,
     /// When a proxy whose seam we have closed has to have ended.
     overdue_at: Option<Instant>,
-    seam: Option<Seam>,
+    pub(super) seam: Option<Seam>,
     signals: Signals,
     sweep: Interval,
     watchdog: Option<Interval>,
@@ -71,6 +71,7 @@ enum Event {
     Overdue,
     Note(std::io::Result<ObserveEvent>),
     Space(Change),
+    Guests(std::io::Result<guests::Change>),
     Sweep,
     Watchdog,
 }
@@ -84,8 +85,7 @@ impl Guard {
         let (uid, gid) = start::proxy_user(user.unwrap_or(&settings.proxy.user))?;
         let empty = start::run_directory(&options.run_dir)?;
         let lock = start::lock(&options.run_dir)?;
-        let open = |issuer| Issuer::open(issuer, &options.state_dir, now());
-        let issuer = settings.issuer.as_ref().map(open).transpose()?;
+        let issuer = start::issuer(settings, &options.state_dir)?;
         let listen = settings.issuer.as_ref().and_then(|issuer| issuer.listen);
         let issuer_listener = listen
             .map(|address| start::issuer_listener(address, &options.pin_dir))
@@ -94,13 +94,12 @@ impl Guard {
         let audit = Audit::open(options.audit.as_deref().or(file))?;
         let mut attestor = Attestor::new(host_netns())?;
         attestor.wants_hash(policy.wants_hash);
-        let (spawner, door) = if options.spawn {
-            (Some(Spawner::new(uid, gid, &empty)), None)
-        } else {
-            let socket = options.run_dir.join("seam.sock");
-            (None, Some(Door::open(&socket, uid, gid)?))
-        };
+        let spawner = options.spawn.then(|| Spawner::new(uid, gid, &empty));
+        let socket = options.run_dir.join("seam.sock");
+        let door = (!options.spawn).then(|| Door::open(&socket, uid, gid));
+        let door = door.transpose()?;
         let signals = Signals::new()?;
+        let guests = Guests::new(host_netns().unwrap_or_default()).map_err(GuardError::Runtime)?;
         let mut interceptor = Interceptor::start(&intercept::Settings {
             cgroup_root: options.cgroup_root.clone(),
             pin_dir: options.pin_dir.clone(),
@@ -117,6 +116,7 @@ impl Guard {
                 policy,
                 issuer,
                 audit,
+                guests,
             },
             listeners,
             spaces: Spaces::new(namespaces),
@@ -134,6 +134,7 @@ impl Guard {
             _lock: lock,
             options,
         };
+        guard.update_guests();
         guard.start_proxy();
         Ok(guard)
     }
@@ -161,6 +162,7 @@ impl Guard {
                 Event::Overdue => self.end_overdue(),
                 Event::Note(note) => self.note(note),
                 Event::Space(change) => self.spaces.changed(change, self.seam.as_mut()),
+                Event::Guests(change) => self.guests_changed(change),
                 Event::Sweep => self.sweep(),
                 Event::Watchdog => notify(&[NotifyState::Watchdog]),
             }
@@ -181,6 +183,7 @@ impl Guard {
             change = self.spaces.next() => Event::Space(change),
             received = asks(self.seam.as_mut(), buffer) => Event::Message(received),
             note = self.events.next() => Event::Note(note),
+            change = self.answers.guests.changed() => Event::Guests(change),
             _ = self.sweep.tick() => Event::Sweep,
         }
     }
@@ -214,7 +217,7 @@ impl Guard {
         Ok(())
     }
 
-    fn post(&mut self, answer: &Answer, fds: Vec<OwnedFd>) -> Result<(), String> {
+    pub(super) fn post(&mut self, answer: &Answer, fds: Vec<OwnedFd>) -> Result<(), String> {
         let seam = self.seam.as_mut().ok_or("there is no proxy")?;
         seam.post(answer, fds).map_err(|error| error.to_string())
     }
@@ -222,7 +225,7 @@ impl Guard {
     /// A proxy that said something wrong, or nothing more, is let go; its listeners stay here, so callers wait and are not
     /// lost. One of our own that doesn't end by itself then is ended: nobody else could be started, and it may be going on
     /// by an old policy.
-    fn close_seam(&mut self, why: &str) {
+    pub(super) fn close_seam(&mut self, why: &str) {
         tracing::warn!("the proxy's connection ends: {why}");
         self.seam = None;
         self.overdue_at = self.proxy.is_some().then(|| Instant::now() + FAREWELL);
@@ -260,6 +263,7 @@ impl Guard {
         self.post(&Answer::Welcome(Welcome { fds: named }), fds)?;
         self.push_policy()?;
         self.spaces.offer_all(self.seam.as_mut());
+        self.push_guests(None);
         Ok(())
     }
 

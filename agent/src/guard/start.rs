@@ -7,12 +7,14 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
+use imds_guard_core::policy::Settings;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, Uid};
 
 use super::GuardError;
 use crate::intercept::{self, layer::Standing};
+use crate::issuer::Issuer;
 
 const RUN_REMEDY: &str =
     "make it a directory that only root can write, or name another with --run-dir";
@@ -83,6 +85,12 @@ fn ids(user: &str, passwd: &str) -> Option<(u32, u32)> {
         .find(|line| line.split(':').next() == Some(user))?;
     let mut fields = line.split(':').skip(2);
     Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+}
+
+/// The issuer, where one is configured.
+pub(super) fn issuer(settings: &Settings, state: &Path) -> Result<Option<Issuer>, GuardError> {
+    let open = |issuer| Issuer::open(issuer, state, super::now());
+    Ok(settings.issuer.as_ref().map(open).transpose()?)
 }
 
 /// The listener of the issuer's documents.

@@ -80,6 +80,15 @@ pub(super) fn issuer(listen: Option<SocketAddr>, netns_cookie: u64) -> Issuer {
     }
 }
 
+/// The same for the same address in every run and after every reload (FNV-1a): marks and records outlive both.
+pub(crate) fn endpoint_id(address: SocketAddr) -> NonZeroU32 {
+    let mut hash = 0x811c_9dc5_u32;
+    for byte in address.to_string().bytes() {
+        hash = (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+    }
+    NonZeroU32::new(hash).unwrap_or(NonZeroU32::MIN)
+}
+
 /// Checks and keys a table.
 fn keyed(
     endpoints: &[GuardedEndpoint],
@@ -275,5 +284,13 @@ mod tests {
         };
         assert!(keyed(&many(64), 1).is_ok());
         assert!(keyed(&many(65), 1).is_err());
+    }
+
+    #[test]
+    fn endpoint_ids_are_stable_and_differ() {
+        let id = |a: &str| endpoint_id(a.parse().unwrap());
+        assert_eq!(id("169.254.169.254:80"), id("169.254.169.254:80"));
+        assert_ne!(id("169.254.169.254:80"), id("168.63.129.16:80"));
+        assert_ne!(id("168.63.129.16:32526"), id("168.63.129.16:80"));
     }
 }

@@ -62,6 +62,14 @@ pub fn removing(family: &str) -> String {
     format!("table {family} {TABLE}\ndelete table {family} {TABLE}\n")
 }
 
+/// Our table of that family as the kernel has it, without its counters: the same text as long as nobody changes it.
+///
+/// # Errors
+/// [`NftError::Refused`] where there is none.
+pub fn listing(family: &str) -> Result<String, NftError> {
+    run(&["-s", "list", "table", family, TABLE], "")
+}
+
 /// The families in which a table of ours stands, in the calling thread's network namespace.
 ///
 /// # Errors

@@ -260,8 +260,8 @@ async fn forward(
     let rebuilt = call.rebuild(pinned.as_ref());
     let body = Bytes::copy_from_slice(gate.body().await.map_err(Failure::Body)?);
     let endpoint = Endpoint {
-        address: crate::audit::dialled(&on.caller),
-        id: on.caller.endpoint_id,
+        address: on.caller.dialled(),
+        id: on.caller.endpoint_id(),
     };
     let budget = match call.request {
         Request::Credential(_) => CREDENTIAL_BUDGET,

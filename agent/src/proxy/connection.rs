@@ -4,13 +4,14 @@
 use std::cell::RefCell;
 use std::os::fd::AsFd;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use imds_guard_core::audit;
 use imds_guard_core::decision::DenyReason;
 use imds_guard_core::http::Violation;
 use imds_guard_core::request::Cloud;
 use imds_guard_core::respond::{Outcome, respond};
-use imds_guard_ebpf::CallerRecord;
+use imds_guard_core::seam;
 use tokio::net::TcpStream;
 
 use super::exchange::exchange;
@@ -24,6 +25,8 @@ use super::seats::{Holder, Seat};
 use super::sessions::Session;
 use super::socket::Socket;
 use super::{Proxy, http1, linger};
+use crate::caller::{Caller, Guest};
+use crate::intercept::guests;
 use crate::upstream::Own;
 
 /// One connection of a recorded caller.
@@ -31,7 +34,7 @@ use crate::upstream::Own;
 pub(crate) struct Connection {
     pub(crate) proxy: Rc<Proxy>,
     pub(crate) socket: Socket,
-    pub(crate) caller: CallerRecord,
+    pub(crate) caller: Caller,
     pub(crate) memo: Memo,
     /// To the real service in this caller's place, where one is dialled for it.
     pub(crate) upstream: Own,
@@ -43,20 +46,46 @@ pub(crate) struct Connection {
 
 /// Serves one accepted socket to its end.
 pub(crate) async fn serve(proxy: Rc<Proxy>, stream: TcpStream) {
-    let caller = proxy.kernel.record(stream.as_fd()).unwrap_or_else(|error| {
+    let record = proxy.kernel.record(stream.as_fd()).unwrap_or_else(|error| {
         // Refused below like any other socket without a record.
         tracing::error!(%error, "can't read attribution records");
         None
     });
-    let holder = caller.map_or(Holder::Unattributed, |caller| Holder::Recorded {
-        cgroup: caller.cgroup_id,
-        uid: caller.effective_uid,
+    serve_caller(proxy, stream, record.map(Caller::Process)).await;
+}
+
+/// Serves one socket that the listener of `guest` accepted.
+pub(crate) async fn serve_guest(proxy: Rc<Proxy>, stream: TcpStream, guest: Rc<seam::Guest>) {
+    let addresses = stream
+        .peer_addr()
+        .ok()
+        .zip(guests::dialled(stream.as_fd()).ok());
+    let caller = addresses.map(|(address, dialled)| {
+        Caller::Guest(Guest {
+            key: guest.key,
+            id: Arc::clone(&guest.id),
+            interface: Arc::clone(&guest.interface),
+            dialled,
+            address,
+        })
     });
+    serve_caller(proxy, stream, caller).await;
+}
+
+async fn serve_caller(proxy: Rc<Proxy>, stream: TcpStream, caller: Option<Caller>) {
+    let holder = match &caller {
+        Some(Caller::Process(record)) => Holder::Recorded {
+            cgroup: record.cgroup_id,
+            uid: record.effective_uid,
+        },
+        Some(Caller::Guest(guest)) => Holder::Guest(guest.key),
+        None => Holder::Unattributed,
+    };
     let socket = Socket::new(stream);
     match (proxy.seats.take(holder), caller) {
         (Ok(seat), Some(caller)) => attributed(proxy, socket, caller, seat).await,
         (Ok(_seat), None) => unattributed(&proxy, socket).await,
-        (Err(full), _) => {
+        (Err(full), caller) => {
             let mut record = proxy.record(caller);
             record.reason = Some(full.name());
             record.outcome = audit::Outcome::Throttled;
@@ -80,7 +109,7 @@ async fn unattributed(proxy: &Proxy, socket: Socket) {
     linger::refuse(socket, &answer.to_bytes()).await;
 }
 
-async fn attributed(proxy: Rc<Proxy>, socket: Socket, caller: CallerRecord, _seat: Seat) {
+async fn attributed(proxy: Rc<Proxy>, socket: Socket, caller: Caller, _seat: Seat) {
     let connection = Connection {
         proxy,
         socket,
@@ -106,7 +135,7 @@ impl Connection {
     /// Answers what the gate refused, records it, and closes.
     async fn violated(&self, violation: Violation) {
         let answer = {
-            let mut record = self.proxy.record(Some(self.caller));
+            let mut record = self.proxy.record(Some(self.caller.clone()));
             record.outcome = audit::Outcome::Refused;
             record.mode = self.door(&self.proxy.policy()).map(|door| door.mode);
             record.reason = Some(violation.name());
@@ -122,7 +151,7 @@ impl Connection {
         let epoch = self.proxy.policy.borrow().epoch;
         Record::begin(
             &self.proxy.sink,
-            Some(self.caller),
+            Some(self.caller.clone()),
             epoch,
             Some(Rc::clone(&self.lines)),
         )

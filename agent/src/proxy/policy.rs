@@ -7,9 +7,9 @@ use imds_guard_core::imds::{Arrival, Service};
 use imds_guard_core::policy::settings::Guarded;
 use imds_guard_core::policy::{self, Mode, PolicySet, Settings};
 use imds_guard_core::seam::{self, POLICY_LIMIT, PolicyFiles, SeamError};
-use imds_guard_ebpf::CallerRecord;
 
 use super::ready::Ready;
+use crate::caller::Caller;
 use crate::sys::memfd;
 
 /// Why a pushed policy can't be served by.
@@ -72,9 +72,13 @@ impl Policy {
     }
 
     /// What is guarded where this caller connected to; none where nothing is guarded any more.
-    pub(crate) fn door(&self, record: &CallerRecord) -> Option<Door> {
-        let dialled = crate::audit::dialled(record);
+    pub(crate) fn door(&self, caller: &Caller) -> Option<Door> {
+        let dialled = caller.dialled();
         let at = self.guarded.iter().find(|g| g.address == dialled)?;
+        // Guests are served where a grant is enforced alone: nothing else could pass by the way that it had without us.
+        if caller.guest().is_some() && at.mode != Mode::Enforce {
+            return None;
+        }
         // Several clouds live at one address: what is spoken there is the dialect of the one that is guarded strictest.
         let endpoint = at
             .endpoints

@@ -11,10 +11,10 @@ use imds_guard_core::decision::{Denial, Permit};
 use imds_guard_core::imds::Call;
 use imds_guard_core::policy::Mode;
 use imds_guard_core::request::{CredentialAsk, Request};
-use imds_guard_ebpf::CallerRecord;
 use tokio::time::Instant;
 
 use super::sink::Sink;
+use crate::caller::Caller;
 
 /// The record, while its exchange lasts.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub(crate) struct Record {
     lines: Option<Rc<Lines>>,
     begun: Instant,
     at: SystemTime,
-    caller: Option<CallerRecord>,
+    caller: Option<Caller>,
     pub(crate) epoch: u64,
     /// Of the endpoint that was dialled.
     pub(crate) mode: Option<Mode>,
@@ -39,11 +39,11 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// Begins the record of one exchange with the caller that the kernel recorded, if it did. `lines` is that of the
+    /// Begins the record of one exchange with the caller that the kernel tells of, if it does. `lines` is that of the
     /// connection, and of no other: it stands for the caller.
     pub(crate) fn begin(
         sink: &Rc<Sink>,
-        caller: Option<CallerRecord>,
+        caller: Option<Caller>,
         epoch: u64,
         lines: Option<Rc<Lines>>,
     ) -> Self {
@@ -81,6 +81,8 @@ impl Record {
             Some(call) => (resource(&call.request), Some(call.path())),
             None => (None, None),
         };
+        let caller = self.caller.as_ref().map(Caller::audited);
+        let (caller, guest) = caller.unwrap_or_default();
         Exchange {
             time: self.time(took),
             outcome: self.outcome,
@@ -96,7 +98,8 @@ impl Record {
             path,
             resource,
             credential: self.credential.as_ref(),
-            caller: self.caller.as_ref().map(crate::audit::caller),
+            caller,
+            guest,
             epoch: self.epoch,
             latency_us: us(took),
         }

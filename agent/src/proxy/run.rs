@@ -6,7 +6,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use imds_guard_core::seam::{Answer, WelcomeFd};
+use imds_guard_core::seam::{self, Answer, WelcomeFd};
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, setsockopt, sockopt};
@@ -220,6 +220,13 @@ async fn accept_from(proxy: Rc<Proxy>, listener: TcpListener) {
     }
 }
 
+async fn accept_from_guest(proxy: Rc<Proxy>, listener: TcpListener, guest: Rc<seam::Guest>) {
+    while let Some(stream) = accept::next(&listener).await {
+        let guest = Rc::clone(&guest);
+        spawn_local(connection::serve_guest(Rc::clone(&proxy), stream, guest));
+    }
+}
+
 /// Takes what the guard pushed. A policy that we can't read ends the process: we must not go on by an old one.
 fn take(
     proxy: &Rc<Proxy>,
@@ -231,6 +238,19 @@ fn take(
         Answer::Listeners(_) => {
             for fd in push.fds {
                 accepting.spawn_local(accept_from(Rc::clone(proxy), listener(fd.into())?));
+            }
+        }
+        Answer::Guests(guests) => {
+            let mut fds = push.fds.into_iter();
+            for guest in guests.guests.into_iter().map(Rc::new) {
+                for fd in fds.by_ref().take(usize::from(guest.listeners)) {
+                    let listener = listener(fd.into())?;
+                    accepting.spawn_local(accept_from_guest(
+                        Rc::clone(proxy),
+                        listener,
+                        Rc::clone(&guest),
+                    ));
+                }
             }
         }
         Answer::Policy(pushed) => {

@@ -207,7 +207,8 @@ const fn id(answer: &Answer) -> Option<u64> {
         | Answer::Policy(_)
         | Answer::Issuer(_)
         | Answer::Listeners(_)
-        | Answer::Audit => None,
+        | Answer::Audit
+        | Answer::Guests(_) => None,
         Answer::Attested(attested) => Some(attested.id),
         Answer::Signed(signed) => Some(signed.id),
         Answer::Unchanged { id } | Answer::Dialling { id } | Answer::Refused { id, .. } => {

@@ -29,6 +29,8 @@ pub(crate) enum Holder {
         /// Effective uid.
         uid: u32,
     },
+    /// A guest.
+    Guest(u32),
     /// All connections without a record share one small allowance.
     Unattributed,
 }
@@ -111,7 +113,7 @@ impl Holder {
     const fn user(self) -> Option<u32> {
         match self {
             Self::Recorded { uid, .. } if uid != 0 => Some(uid),
-            Self::Recorded { .. } | Self::Unattributed => None,
+            Self::Recorded { .. } | Self::Guest(_) | Self::Unattributed => None,
         }
     }
 }

@@ -8,7 +8,7 @@ use std::os::fd::BorrowedFd;
 use std::rc::{Rc, Weak};
 
 use imds_guard_core::policy::Workload;
-use imds_guard_core::seam::{Answer, Ask, AttestedFd, Process};
+use imds_guard_core::seam::{Answer, Ask, AttestedFd, Subject};
 use imds_guard_core::selector::Selectors;
 use imds_guard_ebpf::{CallerRecord, missing};
 use nix::errno::Errno;
@@ -19,6 +19,7 @@ use tokio::task::AbortHandle;
 
 use super::policy::Policy;
 use super::seam::{AskError, Reply, Seam};
+use crate::caller::Caller;
 use crate::sys::pidfd::PidFd;
 
 /// Processes known at once. Each costs a descriptor and about a kilobyte; those without a connection make room first.
@@ -26,7 +27,13 @@ pub(crate) const SESSIONS: usize = 4096;
 
 /// What makes two connections those of one process in one state: everything of the record that selectors rest on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Key {
+enum Key {
+    Process(ProcessKey),
+    Guest(u32),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct ProcessKey {
     tgid: u32,
     start: u64,
     cgroups: [u64; 2],
@@ -37,6 +44,26 @@ struct Key {
 }
 
 impl Key {
+    const fn of(caller: &Caller) -> Self {
+        match caller {
+            Caller::Process(record) => Self::Process(ProcessKey::of(record)),
+            Caller::Guest(guest) => Self::Guest(guest.key),
+        }
+    }
+
+    /// Whether it is the one that the guard speaks of.
+    fn is(self, subject: Subject) -> bool {
+        match (self, subject) {
+            (Self::Process(ours), Subject::Process(theirs)) => {
+                (ours.tgid, ours.start) == (theirs.tgid, theirs.start_ns)
+            }
+            (Self::Guest(ours), Subject::Guest(theirs)) => ours == theirs,
+            _ => false,
+        }
+    }
+}
+
+impl ProcessKey {
     const fn of(record: &CallerRecord) -> Self {
         Self {
             tgid: record.tgid,
@@ -79,7 +106,14 @@ pub(crate) enum Still {
 
 impl Session {
     /// Compares the living process with the record of a connection of its own. One system call, two before Linux 6.16.
-    pub(crate) fn still(&self, record: &CallerRecord) -> Still {
+    pub(crate) fn still(&self, caller: &Caller) -> Still {
+        let Some(record) = caller.process() else {
+            // A guest is where it was, or its descriptor says otherwise.
+            return match self.pidfd.exited() {
+                Ok(false) => Still::There,
+                Ok(true) | Err(_) => Still::Gone,
+            };
+        };
         let info = self.pidfd.info();
         let alive = info.is_ok_and(|info| info.is_alive());
         // A descriptor that can't be polled proves nothing: not there.
@@ -138,9 +172,9 @@ impl Sessions {
         self: &Rc<Self>,
         seam: &Seam,
         socket: BorrowedFd<'_>,
-        record: &CallerRecord,
+        caller: &Caller,
     ) -> Result<Rc<Session>, AskError> {
-        let key = Key::of(record);
+        let key = Key::of(caller);
         let slot = self.slot(key)?;
         let session = slot
             .get_or_try_init(|| self.attest(seam, socket, key))
@@ -173,8 +207,8 @@ impl Sessions {
         key: Key,
     ) -> Result<Rc<Session>, AskError> {
         let reply = seam.ask(socket, |id| Ask::Attest { id }).await?;
-        let (process, selectors, pidfd) = attested(reply)?;
-        if process.tgid != key.tgid || process.start_ns != key.start {
+        let (subject, selectors, pidfd) = attested(reply)?;
+        if !key.is(subject) {
             return Err(AskError::Mismatch);
         }
         let pidfd = Rc::new(pidfd);
@@ -205,7 +239,7 @@ fn is_used(slot: &Slot) -> bool {
     }
 }
 
-fn attested(reply: Reply) -> Result<(Process, Selectors, PidFd), AskError> {
+fn attested(reply: Reply) -> Result<(Subject, Selectors, PidFd), AskError> {
     let Answer::Attested(attested) = reply.answer else {
         return Err(AskError::Mismatch);
     };
@@ -213,9 +247,9 @@ fn attested(reply: Reply) -> Result<(Process, Selectors, PidFd), AskError> {
         .fds
         .iter()
         .zip(reply.fds)
-        .find_map(|(what, fd)| (*what == AttestedFd::Pidfd).then_some(fd))
+        .find_map(|(what, fd)| (matches!(what, AttestedFd::Pidfd | AttestedFd::Gone)).then_some(fd))
         .ok_or(AskError::Mismatch)?;
-    Ok((attested.process, attested.selectors, pidfd.into()))
+    Ok((attested.subject, attested.selectors, pidfd.into()))
 }
 
 /// Waits for the end of a process and drops what is known of it.

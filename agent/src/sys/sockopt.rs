@@ -3,10 +3,12 @@
 use std::{
     io,
     mem::size_of,
+    net::SocketAddr,
     os::fd::{AsRawFd, BorrowedFd},
 };
 
-use nix::sys::socket::{SockaddrIn, SockaddrIn6, SockaddrStorage, getsockname};
+use nix::errno::Errno;
+use nix::sys::socket::{SockaddrIn, SockaddrIn6, SockaddrStorage, getpeername, getsockname};
 
 /// The cookie of the network namespace that `socket` belongs to (`SO_NETNS_COOKIE`, kernel 5.14).
 ///
@@ -30,6 +32,27 @@ pub fn netns_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
     } else {
         Err(io::Error::last_os_error())
     }
+}
+
+/// The index of the interface that `socket` is bound to, 0 where to none.
+///
+/// # Errors
+/// `ENOTSOCK`.
+pub fn bound_interface(socket: BorrowedFd<'_>) -> Result<u32, Errno> {
+    let mut index: libc::c_int = 0;
+    let mut length = libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or(4);
+    // SAFETY: a live buffer of the length given.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_BINDTOIFINDEX,
+            (&raw mut index).cast(),
+            &raw mut length,
+        )
+    };
+    Errno::result(result)?;
+    u32::try_from(index).map_err(|_| Errno::ENODEV)
 }
 
 /// `enum` of `include/net/tcp_states.h`: both directions open; the peer has sent its last byte but may read still.
@@ -82,6 +105,19 @@ pub fn bind_to_device(socket: BorrowedFd<'_>, index: u32) -> io::Result<()> {
     }
 }
 
+/// The address and port at the other end.
+///
+/// # Errors
+/// `ENOTCONN`; `EAFNOSUPPORT` for what has none.
+pub fn peer(socket: BorrowedFd<'_>) -> Result<SocketAddr, Errno> {
+    let peer: SockaddrStorage = getpeername(socket.as_raw_fd())?;
+    let v4 = peer.as_sockaddr_in().map(|v4| (*v4).into());
+    let v6 = || peer.as_sockaddr_in6().map(|v6| (*v6).into());
+    v4.map(SocketAddr::V4)
+        .or_else(|| v6().map(SocketAddr::V6))
+        .ok_or(Errno::EAFNOSUPPORT)
+}
+
 /// The port at our end; `None` for what has none.
 ///
 /// # Errors
@@ -114,6 +150,18 @@ mod tests {
         accepted.shutdown(Shutdown::Both).unwrap();
         assert!(!is_connected(accepted.as_fd()).unwrap());
         assert!(!is_connected(listener.as_fd()).unwrap());
+    }
+
+    #[test]
+    fn an_accepted_socket_is_bound_as_its_listener() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        assert_eq!(bound_interface(listener.as_fd()).unwrap(), 0);
+        // The loopback is the first interface of each network namespace.
+        bind_to_device(listener.as_fd(), 1).unwrap();
+        let _caller = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let accepted = listener.accept().unwrap().0;
+        assert_eq!(bound_interface(accepted.as_fd()).unwrap(), 1);
+        assert!(bind_to_device(listener.as_fd(), u32::MAX).is_err());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use anyhow::{Context as _, Result, bail};
 use imds_guard::sys::scm;
-use imds_guard_core::seam::{ANSWER_LIMIT, Answer, Ask, SignAsk, WelcomeFd};
+use imds_guard_core::seam::{ANSWER_LIMIT, Answer, Ask, SignAsk, Subject, WelcomeFd};
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, sockopt,
 };
@@ -146,8 +146,12 @@ impl Rogue {
                 | Answer::Issuer(_)
                 | Answer::Listeners(_)
                 | Answer::Audit
+                | Answer::Guests(_)
                 | Answer::Welcome(_) => continue,
-                Answer::Attested(attested) => format!("attested {}", attested.process.tgid),
+                Answer::Attested(attested) => match attested.subject {
+                    Subject::Process(process) => format!("attested {}", process.tgid),
+                    Subject::Guest(key) => format!("attested guest {key}"),
+                },
                 Answer::Signed(signed) => format!("signed {}", signed.audience),
                 Answer::Unchanged { .. } => "unchanged".into(),
                 Answer::Dialling { .. } => "a socket".into(),

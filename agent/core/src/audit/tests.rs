@@ -24,6 +24,15 @@ fn caller() -> Caller {
     }
 }
 
+fn guest() -> Guest<'static> {
+    Guest {
+        id: "shop",
+        interface: "vnet0",
+        address: ([10, 0, 0, 2], 40_112).into(),
+        endpoint: ([169, 254, 169, 254], 80).into(),
+    }
+}
+
 fn rule() -> RuleRef {
     RuleRef {
         name: "vault".into(),
@@ -63,6 +72,7 @@ fn complete(with: &mut dyn FnMut(&Line<'_>)) {
         resource: Some("https://vault.azure.net"),
         credential: Some(&credential),
         caller: Some(caller()),
+        guest: Some(guest()),
         epoch: 3,
         latency_us: 412,
     }));
@@ -74,7 +84,8 @@ fn complete(with: &mut dyn FnMut(&Line<'_>)) {
         exp: 1_795_222_800,
         workload: "billing-api",
         rule: &rule,
-        caller: caller(),
+        caller: Some(caller()),
+        guest: Some(guest()),
         epoch: 3,
     }));
     with(&Line::Observed(Observed {
@@ -118,9 +129,15 @@ fn every_field_is_in_the_manual_and_no_other() {
         let event = json["event"].as_str().unwrap();
         let mut own = BTreeSet::new();
         names(&json, "", &mut own);
+        let (guest, own): (BTreeSet<_>, BTreeSet<_>) =
+            own.into_iter().partition(|name| name.starts_with("guest."));
         let (shared, own): (BTreeSet<_>, BTreeSet<_>) = own
             .into_iter()
             .partition(|name| name.starts_with("caller."));
+        assert!(
+            event == "observed" || guest == documented("guest"),
+            "fields of the guest"
+        );
         assert_eq!(own, documented(event), "fields of `{event}`");
         assert_eq!(shared, documented("caller"), "fields of the caller");
     });

@@ -42,6 +42,7 @@ pub(crate) struct Files {
     pub(crate) document: Named<DocumentEntry>,
     pub(crate) resource: Named<ResourceEntry>,
     pub(crate) endpoint: Vec<EndpointEntry>,
+    pub(crate) guest: Vec<GuestEntry>,
     pub(crate) workload: Vec<WorkloadEntry>,
     pub(crate) deny: Vec<DenyEntry>,
 }
@@ -103,6 +104,17 @@ pub(crate) struct EndpointEntry {
     pub(crate) mode: Option<At<Mode>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) other_traffic: Option<At<OtherTraffic>>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct GuestEntry {
+    pub(crate) interface: Text,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) id: Option<Text>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) address: Vec<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) mac: Option<Text>,
 }
 
 #[derive(Debug, Serialize)]

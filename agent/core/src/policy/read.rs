@@ -8,8 +8,8 @@ use toml::de::DeTable;
 use super::Origin;
 use super::diagnostic::{Diagnostic, Source};
 use super::document::{
-    AllowEntry, At, Audit, DenyEntry, DocumentEntry, EndpointEntry, Files, Host, IdentityEntry,
-    Issuer, Proxy, ResourceEntry, RuleEntry, Text, TokenEntry, WorkloadEntry,
+    AllowEntry, At, Audit, DenyEntry, DocumentEntry, EndpointEntry, Files, GuestEntry, Host,
+    IdentityEntry, Issuer, Proxy, ResourceEntry, RuleEntry, Text, TokenEntry, WorkloadEntry,
 };
 use super::fields::{Fields, Reader};
 use super::settings::{Mode, OtherTraffic};
@@ -106,6 +106,18 @@ fn configuration(f: &Fields<'_, '_>, files: &mut Files) {
         };
     });
     endpoints(f, files);
+    each(f, "guest", "[[guest]]", |t| {
+        // Every key is asked for before a missing one ends it, as for identities.
+        let interface = t.required("interface", "\"tap0\"");
+        let (id, address, mac) = (t.text("id"), t.list("address"), t.text("mac"));
+        files.guest.push(GuestEntry {
+            interface: interface?,
+            id,
+            address: address.map(|l| l.value).unwrap_or_default(),
+            mac,
+        });
+        Some(())
+    });
 }
 
 /// Calls `read` for a table of the main file, where it stands there.
@@ -152,12 +164,13 @@ fn words<T: Copy>(
 }
 
 fn refuse_configuration(f: &Fields<'_, '_>) {
-    const MAIN_ONLY: [&str; 8] = [
+    const MAIN_ONLY: [&str; 9] = [
         "include",
         "host",
         "endpoints",
         "other_traffic",
         "endpoint",
+        "guest",
         "issuer",
         "audit",
         "proxy",

@@ -1,10 +1,12 @@
-//! The part of the main file that isn't policy: host, endpoints, issuer, audit, proxy. Data for the guard and the proxy;
+//! The part of the main file that isn't policy: host, endpoints, issuer, audit, proxy, guests. Data for the guard and the proxy;
 //! nothing here decides anything, except which mode an endpoint that several clouds share is in.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use crate::request::Cloud;
+
+pub use super::guest::{Guest, Mac, Network};
 
 /// Everything that the main file configures beside policy.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +21,8 @@ pub struct Settings {
     pub audit: Audit,
     /// The proxy's limits.
     pub proxy: Proxy,
+    /// Guests, as configured: which of them are there is for whoever looks at the host's interfaces.
+    pub guests: Vec<Guest>,
 }
 
 /// `[host]`

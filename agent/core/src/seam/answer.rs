@@ -23,6 +23,8 @@ pub enum Answer {
     /// Listeners in further network namespaces. A listener whose namespace is given up fails: the guard shuts it down in
     /// both processes, so nothing is said about that.
     Listeners(Listeners),
+    /// Listeners of guests that are there. One whose guest goes fails: the guard shuts it down in both processes.
+    Guests(Guests),
     /// Answer to `Attest`.
     Attested(Attested),
     /// Answer to `Sign`.
@@ -112,8 +114,8 @@ pub struct Listeners {
 pub struct Attested {
     /// The ask's.
     pub id: u64,
-    /// The process that connected.
-    pub process: Process,
+    /// Who connected.
+    pub subject: Subject,
     /// What is known about it.
     pub selectors: Selectors,
     /// What the descriptors beside this message are, in their order.
@@ -127,6 +129,37 @@ pub enum AttestedFd {
     Pidfd,
     /// Its directory in `/proc`.
     ProcDir,
+    /// Becomes readable when the guest is no longer where it was.
+    Gone,
+}
+
+/// Who a caller is, by what can't be anybody else's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Subject {
+    /// A process of this host.
+    Process(Process),
+    /// A guest, by [`Guest::key`].
+    Guest(u32),
+}
+
+/// Guests to be served from now on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Guests {
+    /// Their listeners stand beside this message, in this order.
+    pub guests: Vec<Guest>,
+}
+
+/// One guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Guest {
+    /// Names it at the interface where it is now: never another's, in one run of the guard.
+    pub key: u32,
+    /// `vm:id`.
+    pub id: Arc<str>,
+    /// `net:ifname`.
+    pub interface: Arc<str>,
+    /// How many of the descriptors are its.
+    pub listeners: u8,
 }
 
 /// A process that stays itself when its number is used again.

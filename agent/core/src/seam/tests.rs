@@ -67,19 +67,7 @@ fn anything_out_of_place_in_an_ask_is_refused() {
     }
 }
 
-fn answers() -> Vec<Answer> {
-    let selectors = Selectors(
-        [
-            (Key::UnixUid, Evidence::Present(vec![Arc::from("1000")])),
-            (Key::UnixPath, Evidence::Absent),
-            (Key::UnixSha256, Evidence::Unavailable("gone".into())),
-        ]
-        .into(),
-    );
-    let process = Process {
-        tgid: 42,
-        start_ns: u64::MAX,
-    };
+fn pushes() -> Vec<Answer> {
     vec![
         Answer::Welcome(Welcome {
             fds: vec![
@@ -101,11 +89,43 @@ fn answers() -> Vec<Answer> {
         Answer::Listeners(Listeners {
             netns_cookies: vec![4, u64::MAX],
         }),
+        Answer::Guests(Guests {
+            guests: vec![Guest {
+                key: u32::MAX,
+                id: "shop".into(),
+                interface: "vnet0".into(),
+                listeners: 2,
+            }],
+        }),
+    ]
+}
+
+fn answers() -> Vec<Answer> {
+    let selectors = Selectors(
+        [
+            (Key::UnixUid, Evidence::Present(vec![Arc::from("1000")])),
+            (Key::UnixPath, Evidence::Absent),
+            (Key::UnixSha256, Evidence::Unavailable("gone".into())),
+        ]
+        .into(),
+    );
+    let process = Process {
+        tgid: 42,
+        start_ns: u64::MAX,
+    };
+    let mut all = pushes();
+    all.extend([
         Answer::Attested(Attested {
             id: 7,
-            process,
+            subject: Subject::Process(process),
             selectors,
             fds: vec![AttestedFd::Pidfd, AttestedFd::ProcDir],
+        }),
+        Answer::Attested(Attested {
+            id: 7,
+            subject: Subject::Guest(3),
+            selectors: Selectors::default(),
+            fds: vec![AttestedFd::Gone],
         }),
         Answer::Signed(Signed {
             id: 8,
@@ -121,7 +141,8 @@ fn answers() -> Vec<Answer> {
             id: 10,
             reason: Refusal::Denied(DenyReason::NoRule),
         },
-    ]
+    ]);
+    all
 }
 
 #[test]

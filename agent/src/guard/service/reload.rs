@@ -66,6 +66,7 @@ impl Guard {
             // It must not go on by the old policy.
             self.close_seam(&why);
         }
+        self.update_guests();
     }
 
     fn adopt_settings(&mut self, policy: &Policy) -> Result<(), GuardError> {

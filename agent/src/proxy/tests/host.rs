@@ -14,6 +14,7 @@ use std::time::Duration;
 use imds_guard_core::policy::Source;
 use imds_guard_core::seam::{
     self, ASK_LIMIT, Answer, Ask, Attested, AttestedFd, PolicyFiles, Process, Refusal, Signed,
+    Subject,
 };
 use imds_guard_core::secret::Secret;
 use imds_guard_core::selector::Selectors;
@@ -135,10 +136,10 @@ impl Guard {
                 let selectors = Selectors::parse(*self.attested.lock().unwrap()).unwrap();
                 let attested = Attested {
                     id,
-                    process: Process {
+                    subject: Subject::Process(Process {
                         tgid: self.pid.load(SeqCst),
                         start_ns: self.start,
-                    },
+                    }),
                     selectors,
                     fds: vec![AttestedFd::Pidfd],
                 };

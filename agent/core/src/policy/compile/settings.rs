@@ -24,6 +24,7 @@ impl Compiling {
                 file: text(&files.audit.file),
             },
             proxy: self.proxy(files),
+            guests: self.guests(files),
         }
     }
 
