@@ -11,6 +11,7 @@
 //! | `Sign` | the accepted socket | `Signed` or `Refused` | – |
 //! | `Recheck` | the accepted socket | `Unchanged` or `Refused` | – |
 //! | `Dial` | the accepted socket | `Dialling` or `Refused` | a socket |
+//! | `Still` | the accepted socket | `Unchanged` or `Refused` | – |
 //! | (none: pushed) | – | `Welcome` | one per [`Welcome::fds`], in that order |
 //! | (none: pushed) | – | `Policy` | a sealed memfd holding [`PolicyFiles`] |
 //! | (none: pushed) | – | `Issuer` | – |

@@ -58,8 +58,11 @@ impl Answers {
             (Ask::Attest { .. }, Asked::Guest(found)) => attest_guest(id, &found),
             (Ask::Sign { ask, .. }, asked) => self.sign(id, asked, ask),
             (Ask::Recheck { .. }, Asked::Process(record)) => self.recheck(id, &record),
+            (Ask::Still { .. }, Asked::Process(record)) => self.still(id, &record),
             // It is where it was, or its socket would be nobody's.
-            (Ask::Recheck { .. }, Asked::Guest(_)) => Ok(vec![(Answer::Unchanged { id }, vec![])]),
+            (Ask::Recheck { .. } | Ask::Still { .. }, Asked::Guest(_)) => {
+                Ok(vec![(Answer::Unchanged { id }, vec![])])
+            }
             (Ask::Dial { .. }, Asked::Process(record)) => self.dial(id, &record, fds),
             // Guests are served where something is enforced alone.
             (Ask::Dial { .. }, Asked::Guest(_)) => Err(Refusal::Denied(DenyReason::NotServed)),
@@ -136,6 +139,11 @@ impl Answers {
                 Err(Refusal::OutOfReach)
             }
         }
+    }
+
+    fn still(&mut self, id: u64, record: &CallerRecord) -> Result<Reply, Refusal> {
+        self.attestor.still(record).map_err(|e| reason(&e))?;
+        Ok(vec![(Answer::Unchanged { id }, vec![])])
     }
 
     fn sign(&mut self, id: u64, asked: Asked, ask: &SignAsk<'_>) -> Result<Reply, Refusal> {

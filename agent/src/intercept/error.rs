@@ -109,6 +109,14 @@ pub enum InterceptError {
 }
 
 impl InterceptError {
+    /// This kernel lacks `feature`.
+    pub(super) fn missing(feature: String) -> Self {
+        let release = nix::sys::utsname::uname()
+            .map(|u| u.release().to_string_lossy().into_owned())
+            .unwrap_or_else(|e| io::Error::from(e).to_string());
+        Self::MissingFeature { feature, release }
+    }
+
     /// For `map_err`: `EPERM` and `EACCES` become [`NotPermitted`](Self::NotPermitted).
     pub(crate) fn system(what: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| match source.raw_os_error() {

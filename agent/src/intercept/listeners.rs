@@ -53,8 +53,11 @@ impl Listeners {
             Err(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL) => None,
             Err(e) => return Err(failed(e, port, "::1")),
         };
-        let netns_cookie = sockopt::netns_cookie(v4.as_fd())
-            .map_err(InterceptError::system("reading the namespace's cookie"))?;
+        let netns_cookie =
+            sockopt::netns_cookie(v4.as_fd()).map_err(|error| match error.raw_os_error() {
+                Some(libc::ENOPROTOOPT) => InterceptError::missing("SO_NETNS_COOKIE".into()),
+                _ => InterceptError::system("reading the namespace's cookie")(error),
+            })?;
         Ok(Self {
             netns_cookie,
             v4,

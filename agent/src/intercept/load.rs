@@ -2,7 +2,7 @@
 //!
 //! Loading is the probe: what a kernel says it has and what it lets us load differ (lockdown, LSM, vendor backports).
 
-use std::{io, os::unix::fs::MetadataExt, path::Path};
+use std::{os::unix::fs::MetadataExt, path::Path};
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
@@ -124,7 +124,7 @@ fn pid_namespace() -> Result<u32, InterceptError> {
     match number {
         Ok(FIRST_PID_NAMESPACE) => Ok(0),
         Ok(number) if number != 0 => Ok(number),
-        _ => Err(missing(
+        _ => Err(InterceptError::missing(
             "/proc/self/ns/pid, which tells our pid namespace".into(),
         )),
     }
@@ -153,7 +153,7 @@ fn from_aya(error: EbpfError) -> InterceptError {
                 Some(libc::EPERM) => InterceptError::NotPermitted {
                     what: "creating BPF maps",
                 },
-                _ => missing(format!("the map type of {name} ({io_error})")),
+                _ => InterceptError::missing(format!("the map type of {name} ({io_error})")),
             }
         }
         other => InterceptError::WrongObject {
@@ -175,11 +175,11 @@ fn refused(name: &str, error: ProgramError) -> InterceptError {
     };
     let log = verifier_log.to_string();
     match missing_helper(&log) {
-        Some(helper) => missing(format!("the BPF helper {helper} in {name}")),
+        Some(helper) => InterceptError::missing(format!("the BPF helper {helper} in {name}")),
         None if io_error.raw_os_error() == Some(libc::EPERM) => InterceptError::NotPermitted {
             what: "loading BPF programs",
         },
-        None => missing(format!(
+        None => InterceptError::missing(format!(
             "what the program {name} needs ({io_error}: {})",
             log.lines()
                 .rfind(|l| !l.is_empty())
@@ -194,13 +194,6 @@ fn missing_helper(log: &str) -> Option<&str> {
         .filter(|l| l.contains("func") || l.contains("helper"))
         .find_map(|l| l.split(' ').find(|w| w.contains('#')))
         .and_then(|w| w.split('#').next())
-}
-
-fn missing(feature: String) -> InterceptError {
-    let release = nix::sys::utsname::uname()
-        .map(|u| u.release().to_string_lossy().into_owned())
-        .unwrap_or_else(|e| io::Error::from(e).to_string());
-    InterceptError::MissingFeature { feature, release }
 }
 
 #[cfg(test)]

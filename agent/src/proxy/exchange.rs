@@ -73,8 +73,14 @@ async fn still_there(on: &Connection, session: &Session) -> Result<(), Failure> 
     match session.still(&on.caller) {
         Still::There => Ok(()),
         Still::Gone | Still::Changed => Err(Failure::Unserved(DenyReason::CallerChanged)),
-        // A kernel before 6.13: the guard looks.
-        Still::Unknown => recheck(on).await,
+        // A kernel before 6.13: the guard looks. Not at the executable, which only some permits rest on.
+        Still::Unknown => {
+            on.proxy
+                .seam
+                .ask(on.socket.as_fd(), |id| Ask::Still { id })
+                .await?;
+            Ok(())
+        }
     }
 }
 

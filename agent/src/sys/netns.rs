@@ -147,7 +147,8 @@ pub fn loopback_up() -> io::Result<()> {
     // SAFETY: plain data for which zero is valid.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(*b"lo\0") {
-        *to = from.cast_signed();
+        // Signed on x86-64, unsigned on arm64.
+        *to = libc::c_char::from_ne_bytes([from]);
     }
     interface(&any, libc::SIOCGIFFLAGS, &mut request)?;
     // SAFETY: the call above has filled in this member.

@@ -29,7 +29,7 @@ pub enum Answer {
     Attested(Attested),
     /// Answer to `Sign`.
     Signed(Signed),
-    /// Answer to `Recheck`: all as recorded.
+    /// Answer to `Recheck` and `Still`: all that was asked about is as recorded.
     Unchanged {
         /// The ask's.
         id: u64,

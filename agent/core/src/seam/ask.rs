@@ -42,6 +42,12 @@ pub enum Ask<'a> {
         /// Copied into the answer.
         id: u64,
     },
+    /// Is this caller still there, with the ids and in the cgroup of its record, whatever it executes? Asked on each request
+    /// where the kernel doesn't tell the proxy itself.
+    Still {
+        /// Copied into the answer.
+        id: u64,
+    },
 }
 
 /// Which token. The guard decides again over [`SignAsk::request`]; audience and subject come from its own policy.
@@ -136,7 +142,8 @@ impl<'a> Ask<'a> {
             Self::Attest { id }
             | Self::Sign { id, .. }
             | Self::Recheck { id }
-            | Self::Dial { id } => *id,
+            | Self::Dial { id }
+            | Self::Still { id } => *id,
         }
     }
 
@@ -150,6 +157,7 @@ impl<'a> Ask<'a> {
             Self::Sign { ask, .. } => (2, ask.parts()),
             Self::Recheck { .. } => (3, (0, "", "")),
             Self::Dial { .. } => (4, (0, "", "")),
+            Self::Still { .. } => (5, (0, "", "")),
         };
         if kind == 2 {
             check_text(resource, RESOURCE_LIMIT)?;
@@ -216,10 +224,11 @@ impl<'a> Ask<'a> {
             return Err(SeamError::Trailing);
         }
         match (kind, which, zero) {
-            (1 | 3 | 4, 0, 0) if resource_len + selector_len > 0 => Err(SeamError::Length),
+            (1 | 3..=5, 0, 0) if resource_len + selector_len > 0 => Err(SeamError::Length),
             (1, 0, 0) => Ok(Self::Attest { id }),
             (3, 0, 0) => Ok(Self::Recheck { id }),
             (4, 0, 0) => Ok(Self::Dial { id }),
+            (5, 0, 0) => Ok(Self::Still { id }),
             (2, 0, 0) if selector_len > 0 => Err(SeamError::Length),
             (2, _, 0) => decode_sign(which, resource, selector).map(|ask| Self::Sign { id, ask }),
             _ => Err(SeamError::Kind),

@@ -205,7 +205,7 @@ proptest! {
 
     #[test]
     fn asks_without_strings_come_back(id: u64) {
-        for ask in [Ask::Attest { id }, Ask::Recheck { id }] {
+        for ask in [Ask::Attest { id }, Ask::Recheck { id }, Ask::Still { id }] {
             let packet = ask.encode().unwrap();
             prop_assert_eq!(packet.len(), ASK_HEADER);
             prop_assert_eq!(Ask::decode(&packet), Ok(ask));

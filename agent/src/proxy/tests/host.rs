@@ -183,6 +183,7 @@ impl Guard {
                 self.rechecks.fetch_add(1, SeqCst);
                 (Answer::Unchanged { id }, vec![])
             }
+            (Ask::Still { .. }, _) => (Answer::Unchanged { id }, vec![]),
         }
     }
 
