@@ -3,7 +3,7 @@
 
 mod lacking;
 
-use imds_guard_tests::{World, require};
+use imds_guard_tests::{World, patience, require};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use std::time::{Duration, Instant};
@@ -41,7 +41,7 @@ fn status(world: &World) -> Option<u16> {
 
 #[track_caller]
 fn soon(world: &World, wanted: Option<u16>) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + patience(Duration::from_secs(10));
     let mut got = status(world);
     while got != wanted && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(50));
@@ -60,7 +60,7 @@ fn a_bad_reload_keeps_the_last_good_policy_and_a_good_one_is_served_at_once() {
     let file = world.directory().join("etc/imds-guard.toml");
     std::fs::write(&file, "nonsense = [").unwrap();
     agent.signal(Signal::SIGHUP).unwrap();
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + patience(Duration::from_secs(5));
     while !agent.log().contains("stays in force") && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(20));
     }

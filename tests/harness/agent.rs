@@ -1,5 +1,6 @@
 //! The real agent inside a world: its configuration, its start (ready when it says so by sd_notify), its end.
 
+use crate::scale::{keep_key, patience};
 use crate::{AuditTail, World, binary};
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
@@ -60,7 +61,7 @@ impl<'w> Agent<'w> {
     /// When it ends before, or doesn't become ready: with all that it said.
     pub fn start(self) -> Result<AgentProcess> {
         let mut agent = self.spawn()?;
-        match agent.wait_ready(Duration::from_secs(20)) {
+        match agent.wait_ready(patience(Duration::from_secs(20))) {
             Ok(()) => Ok(agent),
             Err(error) => Err(error.context(format!("the agent said:\n{}", agent.log()))),
         }
@@ -93,6 +94,7 @@ impl<'w> Agent<'w> {
             log,
             audit: directory.join("audit.jsonl"),
             run: directory.join("run"),
+            state: directory.join("state"),
         })
     }
 
@@ -142,6 +144,7 @@ pub struct AgentProcess {
     log: PathBuf,
     audit: PathBuf,
     run: PathBuf,
+    state: PathBuf,
 }
 
 impl AgentProcess {
@@ -227,9 +230,10 @@ impl AgentProcess {
 impl Drop for AgentProcess {
     fn drop(&mut self) {
         let _gone_already = self.signal(Signal::SIGTERM);
-        if self.wait_end(Duration::from_secs(3)).is_err() {
+        if self.wait_end(patience(Duration::from_secs(3))).is_err() {
             let _gone_meanwhile = self.process.kill();
             let _reaped = self.process.wait();
         }
+        keep_key(&self.state);
     }
 }

@@ -61,7 +61,7 @@ impl AuditTail {
 }
 
 fn until(count: usize, records: impl Fn() -> Result<Vec<Value>>) -> Result<Vec<Value>> {
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + crate::patience(Duration::from_secs(5));
     loop {
         let records = records()?;
         if records.len() >= count {

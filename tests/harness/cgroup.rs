@@ -109,7 +109,7 @@ fn eprintln_in_tests(text: &str) {
 /// Kill what runs in a cgroup that we made, and remove it with all below it.
 fn remove(path: &Path) -> Result<()> {
     fs::write(path.join("cgroup.kill"), "1").context("cgroup.kill")?;
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + crate::patience(Duration::from_secs(5));
     loop {
         // The dead stay members until they are reaped: removal is refused for a moment.
         match remove_tree(path) {

@@ -53,7 +53,8 @@ impl World {
         }
         // Signing keys: the agent refuses a directory that others may read.
         let state = directory.path().join("state");
-        fs::set_permissions(state, fs::Permissions::from_mode(0o700))?;
+        fs::set_permissions(&state, fs::Permissions::from_mode(0o700))?;
+        crate::scale::lend_key(&state)?;
         let namespaces = Namespaces::create(&directory.path().join("bpf"), metadata)?;
         Ok(Self {
             cgroup: Cgroup::child(name)?,

@@ -2,6 +2,7 @@
 
 use super::policy::twice;
 use super::{MINTS, config, world};
+use imds_guard_tests::scaled;
 use std::path::Path;
 
 #[test]
@@ -46,6 +47,7 @@ identity = "minted"
 #[ignore = "kernel: cargo xtask test kernel"]
 fn a_thousand_connections_of_one_process_are_one_attestation() {
     let world = world("once");
+    let times = usize::try_from(scaled(1000)).unwrap();
     let agent = world
         .agent()
         .log_level("info,imds_guard::guard::answers=debug")
@@ -56,12 +58,13 @@ fn a_thousand_connections_of_one_process_are_one_attestation() {
         r#"
 import os, socket
 print(os.getpid())
-for i in range(1000):
+for i in range({}):
     s = socket.create_connection(("169.254.169.254", 80))
     s.sendall(b"{}")
     assert s.recv(65536).startswith(b"HTTP/1.1 200"), i
     s.close()
 "#,
+        times,
         super::get(super::LOCATION).replace("\r\n", "\\r\\n")
     );
     let asked = |pid: &str| {
@@ -82,6 +85,6 @@ for i in range(1000):
     for pid in &pids {
         assert_eq!(asked(pid), 1, "pid {pid}: {}", agent.log());
     }
-    let exchanges = agent.audit().wait_exchanges(2000).unwrap();
-    assert_eq!(exchanges.len(), 2000);
+    let exchanges = agent.audit().wait_exchanges(2 * times).unwrap();
+    assert_eq!(exchanges.len(), 2 * times);
 }

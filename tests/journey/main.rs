@@ -100,7 +100,8 @@ fn refused(answer: &Response, status: u16, code: &str) {
 
 /// The audit record of the `nth` request (or observed connection) of `pid`, counted from 1.
 fn record_of(agent: &imds_guard_tests::AgentProcess, pid: u32, nth: usize) -> Value {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    let deadline =
+        std::time::Instant::now() + imds_guard_tests::patience(std::time::Duration::from_secs(5));
     loop {
         let mut all = agent.audit().records().unwrap();
         all.retain(|record| record["caller"]["pid"] == pid && record["event"] != "signed");

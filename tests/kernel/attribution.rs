@@ -1,6 +1,6 @@
 //! Promise 2: attribution is a fact recorded by the kernel at `connect()`.
 
-use imds_guard_tests::require;
+use imds_guard_tests::{require, scaled};
 
 use crate::guarded::{ENFORCE, Guarded, IMDS, PORT};
 
@@ -49,7 +49,7 @@ fn many_connections_at_once_none_missed_none_wrong() {
     let total: u64 = if std::env::var_os("IMDS_GUARD_FULL").is_some() {
         200_000
     } else {
-        40_000
+        scaled(40_000)
     };
     let guarded = Guarded::new("flood").unwrap();
     let mut holder = guarded.start(ENFORCE).unwrap();
@@ -86,15 +86,17 @@ fn exec_right_after_connect_keeps_the_connecting_executable() {
     require!(Root, Cgroup2, Bpf);
     let guarded = Guarded::new("exec").unwrap();
     let mut holder = guarded.start(ENFORCE).unwrap();
+    let total = scaled(200);
     assert_eq!(
-        guarded.call_as_web(&["execs", IMDS, "200"]).unwrap(),
-        "ok 200"
+        guarded
+            .call_as_web(&["execs", IMDS, &total.to_string()])
+            .unwrap(),
+        format!("ok {total}")
     );
-    let tally = holder.settled(200).unwrap();
-    assert!(
-        tally.starts_with("accepted=200 missing=0 wrong=0 silent=0 strangers=0 callers=200 "),
-        "{tally}"
-    );
+    let tally = holder.settled(total).unwrap();
+    let expected =
+        format!("accepted={total} missing=0 wrong=0 silent=0 strangers=0 callers={total} ");
+    assert!(tally.starts_with(&expected), "{tally}");
 }
 
 #[test]

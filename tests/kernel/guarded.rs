@@ -139,7 +139,8 @@ impl Holder {
 
     /// The tally once `expected` connections have been seen, or what there is after ten seconds.
     pub(crate) fn settled(&mut self, expected: u64) -> Result<String> {
-        for _ in 0..1000 {
+        let tries = imds_guard_tests::patience(std::time::Duration::from_secs(1000)).as_secs();
+        for _ in 0..tries {
             if self.number("tally", "accepted")? >= expected {
                 break;
             }

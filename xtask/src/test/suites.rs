@@ -9,7 +9,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 /// Suites that run in the kernel tier.
-const KERNEL: [&str; 4] = ["kernel", "security", "attribution", "journey"];
+pub(crate) const KERNEL: &[&str] = &["kernel", "security", "attribution", "journey"];
 
 /// Everything outside `tests/`, and the harness's own unit tests.
 pub(crate) fn unit() -> Result<Tally> {
@@ -43,7 +43,7 @@ pub(crate) fn privileged(prefixes: &[&str], full: bool) -> Result<Tally> {
 
 /// The kernel tier: its suites, and those of the agent's own tests that need a kernel.
 pub(crate) fn kernel(full: bool) -> Result<Tally> {
-    let mut tally = privileged(&KERNEL, full)?;
+    let mut tally = privileged(KERNEL, full)?;
     tally.add(&run(&["-p", "imds-guard"], Ignored::Alone, full)?);
     Ok(tally)
 }

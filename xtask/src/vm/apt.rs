@@ -25,11 +25,10 @@ impl Archive {
             fs::create_dir_all(archive.directory.join(below))?;
         }
         fs::write(archive.directory.join("status"), "")?;
-        let source = format!(
-            "deb [arch={arch} signed-by={KEYRING}] {} {suite} main\n",
-            mirror(suite)?
-        );
-        fs::write(archive.directory.join("sources.list"), source)?;
+        fs::write(
+            archive.directory.join("sources.list"),
+            source(suite, arch)? + "\n",
+        )?;
         fs::write(
             archive.directory.join("apt.conf"),
             archive.configuration(arch),
@@ -84,8 +83,16 @@ APT::Sandbox::User "root"; Acquire::Languages "none"; Acquire::IndexTargets::deb
     }
 }
 
+/// A line for sources.list.
+pub(crate) fn source(suite: &str, arch: &str) -> Result<String> {
+    let mirror = mirror(suite)?;
+    Ok(format!(
+        "deb [arch={arch} signed-by={KEYRING}] {mirror} {suite} main"
+    ))
+}
+
 /// The mirror that the machine's own sources name for suites of this kind.
-pub(crate) fn mirror(suite: &str) -> Result<String> {
+fn mirror(suite: &str) -> Result<String> {
     ensure!(
         Path::new(KEYRING).is_file(),
         Lack::error(

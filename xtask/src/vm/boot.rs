@@ -51,18 +51,20 @@ impl Boot<'_> {
     }
 
     fn qemu(&self, console: &Path, report: &Path) -> Result<Command> {
-        let (program, machine, tty): (_, &[&str], _) = match self.kernel.arch {
+        let (program, machine, tty, report_tty): (_, &[&str], _, _) = match self.kernel.arch {
             // la57 costs a level of page tables for nothing.
             Arch::Amd64 => (
                 "qemu-system-x86_64",
                 &["-machine", "q35", "-cpu", "max,la57=off"],
                 "ttyS0",
+                "ttyS1",
             ),
             // `max` signs pointers, which is dear to emulate.
             Arch::Arm64 => (
                 "qemu-system-aarch64",
                 &["-machine", "virt", "-cpu", "cortex-a57"],
                 "ttyAMA0",
+                "hvc0",
             ),
         };
         let mut qemu = process::command(program, &["-accel", "tcg", "-smp", "1"])?;
@@ -83,7 +85,8 @@ impl Boot<'_> {
         };
         qemu.arg("-kernel").arg(self.kernel.image()?);
         qemu.arg("-initrd").arg(self.initramfs);
-        qemu.args(["-append", &format!("console={tty} panic=-1 quiet")]);
+        let line = format!("console={tty} panic=-1 quiet report=/dev/{report_tty}");
+        qemu.args(["-append", &line]);
         qemu.stdout(Stdio::null());
         Ok(qemu)
     }

@@ -1,0 +1,103 @@
+//! Which kernels, what runs on each, and what doesn't, with the reason.
+
+use super::kernel::Arch;
+
+/// One machine of the matrix.
+pub(super) struct Entry {
+    pub(super) name: &'static str,
+    /// Debian's suite that has this kernel.
+    pub(super) suite: &'static str,
+    pub(super) arch: Arch,
+    /// Suites whose names begin so.
+    pub(super) suites: &'static [&'static str],
+    /// Whether the agent's own tests run, too.
+    pub(super) own: bool,
+}
+
+const fn kernel(name: &'static str, suite: &'static str, arch: Arch) -> Entry {
+    Entry {
+        name,
+        suite,
+        arch,
+        suites: crate::test::KERNEL,
+        own: true,
+    }
+}
+
+/// In the order of starting: the dearest first.
+pub(super) const MATRIX: [Entry; 5] = [
+    kernel("arm64-6.12", "trixie-security", Arch::Arm64),
+    kernel("newest", "trixie-backports", Arch::Amd64),
+    kernel("6.12", "trixie-security", Arch::Amd64),
+    kernel("6.1", "bookworm-security", Arch::Amd64),
+    Entry {
+        name: "5.10",
+        suite: "bullseye-security",
+        arch: Arch::Amd64,
+        suites: &["refused"],
+        own: false,
+    },
+];
+
+/// What tests use beside what kernels have built in; each with what it depends on.
+pub(super) const MODULES: [&str; 24] = [
+    "veth",
+    "tun",
+    "dummy",
+    "bridge",
+    "8021q",
+    "cls_bpf",
+    "act_bpf",
+    "sch_ingress",
+    "nf_tables",
+    "nft_ct",
+    "nft_chain_nat",
+    "nft_nat",
+    "nft_redir",
+    "nft_socket",
+    "nft_tproxy",
+    "nft_reject_inet",
+    "nft_log",
+    "nft_limit",
+    "nft_counter",
+    "nft_fib_inet",
+    "nft_dup_netdev",
+    "nft_fwd_netdev",
+    "tcp_diag",
+    "udp_diag",
+];
+
+/// Tests that no machine runs, and why.
+pub(super) struct LeftOut {
+    /// How `SUITE TEST` begins.
+    pub(super) begins: &'static str,
+    pub(super) why: &'static str,
+}
+
+const fn left_out(begins: &'static str, why: &'static str) -> LeftOut {
+    LeftOut { begins, why }
+}
+
+const NO_TIME: &str = "it measures time, and an emulated processor's says nothing";
+const MASS: &str = "it proves by a mass that an emulated processor takes minutes for";
+const NO_KERNEL: &str = "nothing in it rests on the kernel's version";
+
+/// All of them.
+pub(super) const LEFT_OUT: &[LeftOut] = &[
+    left_out("kernel_interception cost::", NO_TIME),
+    left_out("kernel_interception race::", MASS),
+    left_out("kernel_spaces many::", MASS),
+    left_out("security flood::", MASS),
+    left_out("security canary::", NO_KERNEL),
+    left_out("journey_agent dialect::", NO_KERNEL),
+    left_out("journey_agent explain::", NO_KERNEL),
+    left_out("journey_agent forward::", NO_KERNEL),
+    left_out("journey_agent keys::", NO_KERNEL),
+    left_out("journey_agent policy::a_deny", NO_KERNEL),
+    left_out("journey_agent policy::a_grant_ends_when", NO_KERNEL),
+    left_out("journey_agent policy::a_limit", NO_KERNEL),
+    left_out("journey_agent policy::any_of", NO_KERNEL),
+    left_out("journey_agent policy::two_workloads", NO_KERNEL),
+    left_out("kernel_guard lacking::a_", NO_KERNEL),
+    left_out("kernel_guard lacking::the_issuers_port", NO_KERNEL),
+];

@@ -1,0 +1,45 @@
+# Every test of every suite in a process of its own, one after the other; a line for each, and all that a failed one said.
+# /t/left-out has how a "SUITE TEST" that is left out begins, one per line; /t/limit the seconds that a test has.
+export IMDS_GUARD_BIN_DIR="/t/bin" RUST_BACKTRACE=1
+# An emulated processor: see tests/harness/scale.rs.
+export IMDS_GUARD_SCALE=20 IMDS_GUARD_PATIENCE=6 IMDS_GUARD_KEY=/tmp/common-key.json
+read -r limit <"/t/limit"
+
+now() { # hundredths of a second
+    read -r up _ </proc/uptime
+    echo "${up%.*}${up#*.}"
+}
+
+left_out() {
+    while read -r begins; do
+        case "$1" in "$begins"*) return 0 ;; esac
+    done <"/t/left-out"
+    return 1
+}
+
+each() { # SUITE-FILE WHICH: `--include-ignored` or `--ignored`
+    suite=${1##*/}
+    which=$([ "$2" = --ignored ] && echo --ignored)
+    "$1" --list --format terse $which | sed -n 's/: test$//p' >/tmp/list
+    while read -r name <&3; do
+        if left_out "$suite $name"; then
+            echo "VM left-out $suite $name"
+            continue
+        fi
+        begun=$(now)
+        timeout -k 5 "$limit" "$1" --exact "$name" "$2" --test-threads=1 </dev/null >/tmp/said 2>&1
+        code=$?
+        took=$(($(now) - begun))
+        if [ $code = 0 ] && grep -q '^test result: ok. 1 passed' /tmp/said; then
+            echo "VM passed $suite $name $took"
+        else
+            echo "VM failed $suite $name $took ($code)"
+            sed 's/^/VM | /' /tmp/said
+            dmesg | tail -n 3 | sed 's/^/VM | dmesg: /'
+        fi
+    done 3</tmp/list
+}
+
+for file in /t/suites/*; do [ -f "$file" ] && each "$file" --include-ignored; done
+for file in /t/own/*; do [ -f "$file" ] && each "$file" --ignored; done
+echo "VM end $(now)"

@@ -1,0 +1,84 @@
+//! What a machine reported, read line by line. No end line: it died, whatever it said before.
+
+use crate::test::Tally;
+
+/// Tests of one machine.
+#[derive(Debug, Default)]
+pub(super) struct Verdict {
+    pub(super) passed: u64,
+    pub(super) failed: Vec<String>,
+    pub(super) left_out: u64,
+    /// Whether it came to its end.
+    pub(super) ended: bool,
+    /// Name and hundredths of a second.
+    pub(super) slow: Vec<(String, u64)>,
+    /// What failed tests said.
+    pub(super) said: Vec<String>,
+}
+
+impl Verdict {
+    /// Read a report.
+    pub(super) fn read(report: &str) -> Self {
+        let mut verdict = Self::default();
+        for line in report.lines().filter_map(|line| line.strip_prefix("VM ")) {
+            verdict.line(line);
+        }
+        verdict
+            .slow
+            .sort_by_key(|(_, took)| std::cmp::Reverse(*took));
+        verdict
+    }
+
+    fn line(&mut self, line: &str) {
+        let words: Vec<&str> = line.split(' ').collect();
+        match words.as_slice() {
+            ["passed", suite, name, took] => {
+                self.passed += 1;
+                self.slow
+                    .push((format!("{suite} {name}"), took.parse().unwrap_or(0)));
+            }
+            ["failed", suite, name, ..] => {
+                self.failed.push(format!("{suite} {name}"));
+                self.said.push(line.to_owned());
+            }
+            ["left-out", ..] => self.left_out += 1,
+            ["end", _] => self.ended = true,
+            ["|", ..] => self.said.push(line.to_owned()),
+            _ => {}
+        }
+    }
+
+    /// For the closing line of all tiers. A machine that reported nothing is one failure.
+    pub(super) fn tally(&self) -> Tally {
+        let died = u64::from(!self.ended || (self.passed == 0 && self.failed.is_empty()));
+        Tally {
+            passed: self.passed,
+            failed: self.failed.len() as u64 + died,
+            skipped: self.left_out,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REPORT: &str = "noise\nVM passed kernel a::b 12\nVM failed kernel c 300 (101)\nVM | it broke\nVM left-out kernel d\n";
+
+    #[test]
+    fn tests_are_counted_and_a_machine_without_an_end_has_failed() {
+        let verdict = Verdict::read(REPORT);
+        let tally = verdict.tally();
+        assert_eq!((tally.passed, tally.failed, tally.skipped), (1, 2, 1));
+        let whole = Verdict::read(&format!("{REPORT}VM end 999\n"));
+        assert_eq!(whole.tally().failed, 1);
+        assert_eq!(whole.failed, ["kernel c"]);
+        assert_eq!(whole.said.len(), 2);
+    }
+
+    #[test]
+    fn a_machine_that_ran_nothing_has_failed() {
+        assert_eq!(Verdict::read("VM end 1\n").tally().failed, 1);
+        assert_eq!(Verdict::read("").tally().failed, 1);
+    }
+}
