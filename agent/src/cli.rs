@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub mod check;
+pub mod doctor;
 pub mod explain;
 mod log;
 pub mod proxy;
@@ -38,6 +39,7 @@ Exit codes:
   1  refused, or failed while running
   2  bad usage, bad configuration or bad policy
   3  this machine lacks something: root, cgroup v2, bpffs, a kernel feature
+  4, 5  of `doctor` alone: weak, unknown (its own help says more)
 Each failure is told in one line that says what to do.
 
 Start with `imds-guard check /etc/imds-guard/imds-guard.toml`, then `imds-guard run`.";
@@ -54,6 +56,10 @@ pub enum Verb {
     Check(check::Args),
     /// Say what policy makes of a request, and why: of a live process, or of given selectors.
     Explain(explain::Args),
+    /// Say whether each layer is in force on this machine, and what leads round them.
+    ///
+    /// Works while the guard runs, after it ended, and where it never ran. Each finding says what it means and what to do.
+    Doctor(doctor::Args),
     /// Remove what `run` left pinned in the kernel. After it, nothing guards the metadata addresses.
     Teardown(teardown::Args),
     /// Print version and architecture.
@@ -72,6 +78,10 @@ pub enum Exit {
     Usage = 2,
     /// The machine lacks something.
     Environment = 3,
+    /// `doctor`: no way round was found, but weaknesses.
+    Weak = 4,
+    /// `doctor`: something could not be looked at.
+    Unknown = 5,
 }
 
 impl From<Exit> for ExitCode {
@@ -123,6 +133,7 @@ pub fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Run(args) => run::run(args),
         Verb::Check(args) => check::run(args),
         Verb::Explain(args) => explain::run(args),
+        Verb::Doctor(args) => doctor::run(args),
         Verb::Teardown(args) => teardown::run(args),
         Verb::Version(args) => version::run(args),
         Verb::Proxy(args) => proxy::run(args),

@@ -21,6 +21,7 @@ mod load;
 pub mod namespaces;
 pub mod nft;
 mod offsets;
+pub mod pinned;
 mod pins;
 
 use std::{
@@ -45,7 +46,7 @@ pub use imds_guard_ebpf::{
 };
 use layer::{LAYERS, Layer, Standing};
 pub use listeners::{Listeners, for_issuer};
-pub use load::embedded;
+pub use load::{Trial, embedded};
 pub use namespaces::{Change, Namespaces};
 
 use crate::sys::{bpf, sockopt};
@@ -126,7 +127,7 @@ impl Interceptor {
                 priority: 0,
             },
         };
-        let mut ebpf = load::load(object, &parameters, &maps)?;
+        let mut ebpf = load::load(object, &parameters, Some(&maps))?;
         let mut interceptor = Self::with_maps(&mut ebpf, &maps, settings.port, pins.is_fresh())?;
         interceptor.set_endpoints(&settings.endpoints)?;
         listeners.mark(&interceptor.listener_marks)?;
@@ -297,6 +298,24 @@ fn optional(ebpf: &mut Ebpf, pins: &mut pins::Pins, root: &Path) -> Vec<Standing
         Err(why) => layer.absent(why.to_string()),
     };
     LAYERS.iter().map(of).collect()
+}
+
+/// Whether this kernel takes the programs, without any of it coming into force.
+///
+/// # Errors
+/// [`InterceptError::MissingFeature`] with what it lacks, [`InterceptError::NotPermitted`].
+pub fn trial(port: u16) -> Result<Trial, InterceptError> {
+    load::trial(
+        embedded(),
+        &load::Parameters {
+            port,
+            issuer: endpoints::issuer(None, 0),
+            passage: Passage {
+                mark: 0,
+                priority: 0,
+            },
+        },
+    )
 }
 
 /// The named map in its typed form.

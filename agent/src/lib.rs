@@ -15,6 +15,7 @@ mod caller;
 pub mod cli;
 pub mod config;
 pub mod credentials;
+pub mod doctor;
 pub mod guard;
 pub mod intercept;
 pub mod issuer;

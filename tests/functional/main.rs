@@ -1,5 +1,6 @@
 //! The real binary as an operator meets it, without interception and without power: exit codes, and one line that says what to do.
 
+mod doctor;
 mod policy;
 
 use imds_guard_tests::binary;

@@ -107,7 +107,7 @@ impl Guard {
             endpoints: policy.endpoints(),
             issuer: listen,
         })?;
-        start::tell(interceptor.layers(), options.port, listen);
+        start::tell(interceptor.layers(), &options, listen);
         let (listeners, namespaces, events) = undone_if_fresh(&mut interceptor, &options)?;
         let mut guard = Self {
             answers: Answers {

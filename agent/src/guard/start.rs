@@ -12,7 +12,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, Uid};
 
-use super::GuardError;
+use super::{GuardError, Options};
 use crate::intercept::{self, layer::Standing};
 use crate::issuer::Issuer;
 
@@ -100,13 +100,23 @@ pub(super) fn issuer_listener(address: SocketAddr, pin_dir: &Path) -> Result<Own
 }
 
 /// What stands between callers and the metadata addresses, layer by layer, and what may come in the way of the next start.
-pub(super) fn tell(layers: &[Standing], port: u16, issuer: Option<SocketAddr>) {
-    warn_of_ports(issuer.iter().map(SocketAddr::port).chain([port]));
+pub(super) fn tell(layers: &[Standing], options: &Options, issuer: Option<SocketAddr>) {
+    warn_of_ports(issuer.iter().map(SocketAddr::port).chain([options.port]));
+    note(layers, &options.run_dir);
     for Standing { layer, absent } in layers {
         match absent {
             None => tracing::info!(layer, "stands"),
             Some(why) => tracing::warn!(layer, "does not stand: {why}"),
         }
+    }
+}
+
+/// Leaves the same for `doctor`, which sees what is absent but not why. Nothing rests on it.
+fn note(layers: &[Standing], run: &Path) {
+    let path = run.join(Standing::FILE);
+    let text = serde_json::to_vec(layers).unwrap_or_default();
+    if let Err(error) = std::fs::write(&path, text) {
+        tracing::warn!(path = %path.display(), %error, "can't note the layers for doctor");
     }
 }
 

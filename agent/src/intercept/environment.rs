@@ -53,14 +53,17 @@ impl Cgroup2 {
     pub fn own_directory(&self) -> Result<PathBuf, InterceptError> {
         let text = fs::read_to_string("/proc/self/cgroup")
             .map_err(InterceptError::system("reading /proc/self/cgroup"))?;
-        let path = text
-            .lines()
-            .find_map(|line| line.strip_prefix("0::"))
-            .ok_or(InterceptError::NoCgroup2)?;
+        self.directory(&text).ok_or(InterceptError::NoCgroup2)
+    }
+
+    /// The directory of the cgroup that a `/proc/PID/cgroup` names; `None` if it has no v2 line.
+    #[must_use]
+    pub fn directory(&self, cgroups: &str) -> Option<PathBuf> {
+        let path = cgroups.lines().find_map(|line| line.strip_prefix("0::"))?;
         let below = Path::new(path)
             .strip_prefix(&self.root)
             .unwrap_or_else(|_| Path::new(path.trim_start_matches('/')));
-        Ok(self.mount_point.join(below))
+        Some(self.mount_point.join(below))
     }
 }
 

@@ -35,6 +35,11 @@ pub struct Standing {
     pub absent: Option<String>,
 }
 
+impl Standing {
+    /// Name of the file in the run directory in which the guard leaves them, as a JSON array, for `doctor`.
+    pub const FILE: &'static str = "layers.json";
+}
+
 impl Layer {
     /// Whether a pin of this name is one of its links.
     #[must_use]

@@ -50,11 +50,37 @@ pub fn embedded() -> &'static [u8] {
     }
 }
 
-/// Maps created or reused below `maps`, programs verified; nothing attached.
+/// What a kernel makes of the programs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Trial {
+    /// What it takes, by name and the kernel's digest of the instructions.
+    pub taken: Vec<(String, u64)>,
+    /// What it refuses of those that it may go without, and why.
+    pub refused: Vec<(String, String)>,
+}
+
+/// Has the kernel verify the programs against maps of their own, and forgets both.
+pub(super) fn trial(object: &[u8], parameters: &Parameters) -> Result<Trial, InterceptError> {
+    let mut ebpf = load(object, parameters, None)?;
+    let mut trial = Trial::default();
+    for name in OPTIONAL {
+        if let Err(why) = load_optional(&mut ebpf, name) {
+            trial.refused.push((name.to_owned(), why.to_string()));
+        }
+    }
+    for (name, program) in ebpf.programs() {
+        if let Ok(info) = program.info() {
+            trial.taken.push((name.to_owned(), info.tag()));
+        }
+    }
+    Ok(trial)
+}
+
+/// Maps created or reused below `maps` (of its own where there is none), programs verified; nothing attached.
 pub(super) fn load(
     object: &[u8],
     parameters: &Parameters,
-    maps: &Path,
+    maps: Option<&Path>,
 ) -> Result<Ebpf, InterceptError> {
     if object.is_empty() {
         return Err(InterceptError::NoPrograms);
@@ -76,7 +102,10 @@ pub(super) fn load(
         .override_global(global::HOST_NETNS, &netns, true)
         .override_global(global::OFFSETS, &offsets, true)
         .override_global(global::PID_NAMESPACE, &namespace, true);
-    for name in map::ALL {
+    for (name, maps) in maps
+        .into_iter()
+        .flat_map(|maps| map::ALL.map(|name| (name, maps)))
+    {
         loader.map_pin_path(name, maps.join(map::pin(name)));
     }
     let mut ebpf = loader.load(object).map_err(from_aya)?;
@@ -222,7 +251,7 @@ mod tests {
             },
         };
         assert!(matches!(
-            load(&[], &parameters, Path::new("/nonexistent")),
+            load(&[], &parameters, None),
             Err(InterceptError::NoPrograms)
         ));
     }

@@ -84,6 +84,14 @@ pub fn families() -> Result<Vec<String>, NftError> {
     Ok(tables.lines().filter_map(family).collect())
 }
 
+/// All rules of all tables, as nft prints them, in the calling thread's network namespace.
+///
+/// # Errors
+/// [`NftError`].
+pub fn ruleset() -> Result<String, NftError> {
+    run(&["list", "ruleset"], "")
+}
+
 /// Where nft is.
 ///
 /// # Errors

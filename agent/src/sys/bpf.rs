@@ -3,6 +3,8 @@
 //! The element functions need nothing but `BPF_MAP_LOOKUP_ELEM` and `BPF_MAP_UPDATE_ELEM`, the two commands that the
 //! proxy's seccomp filter leaves it: it must not go through aya, which asks the kernel about a map first.
 
+pub(crate) mod query;
+
 use std::{
     ffi::CString,
     io,
@@ -183,6 +185,27 @@ pub(crate) fn update_u32(
         flags: 0,
     };
     bpf(Command::MapUpdateElem, &mut attr).map(drop)
+}
+
+/// The `u32` that a socket-storage map has for `socket`; `None`: nothing.
+///
+/// # Errors
+/// As [`lookup_record`].
+pub(crate) fn lookup_u32(map: BorrowedFd<'_>, socket: BorrowedFd<'_>) -> io::Result<Option<u32>> {
+    let key: i32 = socket.as_raw_fd();
+    let mut value = 0u32;
+    let mut attr = Element {
+        map_fd: number(map),
+        pad: 0,
+        key: address(&key),
+        value: std::ptr::from_mut(&mut value) as u64,
+        flags: 0,
+    };
+    match bpf(Command::MapLookupElem, &mut attr) {
+        Ok(_) => Ok(Some(value)),
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(e) => Err(e),
+    }
 }
 
 /// Tries to overwrite the attribution record of `socket`: what a taken-over proxy would try. With the read-only

@@ -108,6 +108,18 @@ impl PidFd {
         nix::sys::stat::fstat(&self.0).map(|stat| stat.st_ino)
     }
 
+    /// A copy of the process's descriptor `number`. Needs the right to debug it.
+    ///
+    /// # Errors
+    /// `EBADF` if it has none of that number, `EPERM`, `ESRCH`.
+    pub fn descriptor(&self, number: i32) -> Result<OwnedFd, Errno> {
+        // SAFETY: takes three integers, touches no memory.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_getfd, self.0.as_raw_fd(), number, 0u32) };
+        let fd = i32::try_from(Errno::result(fd)?).map_err(|_| Errno::EBADF)?;
+        // SAFETY: the call above made this descriptor for us (close-on-exec), and nobody else knows it.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+
     /// Whether the whole process has exited (a zombie counts as exited).
     ///
     /// # Errors
