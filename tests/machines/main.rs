@@ -43,19 +43,18 @@ fn a_machine_behind_a_tap_is_served_as_itself() {
     let tap = machine::tap(&world, "tw-tap0", Some("10.203.0.1/24"));
     let guest = Machine::boot(&world, &tap, 1, "10.203.0.2/24", "10.203.0.1");
     guest.hears(UPSTREAM_TOKEN);
-    let before = azure.received().len();
     let guests = "[[guest]]\ninterface = \"tw-tap0\"\nid = \"build\"\n";
-    let config = [MINTS, guests, &may("vm/build", "\"vm:id:build\"")].concat();
+    let config = [MINTS, guests, &may("vm-build", "\"vm:id:build\"")].concat();
     let agent = world.agent().config(&config).start().unwrap();
-    let after = azure.received().len();
     assert_eq!(
         subject(&guest.hears("eyJ")),
-        "spiffe://example.org/host/hypervisor-3/vm/build"
+        "spiffe://example.org/host/hypervisor-3/vm-build"
     );
-    assert!(
-        after <= before + 1 && azure.received().len() == after,
-        "it asked the real service"
-    );
+    // What was on its way when the guard came may have arrived; from here on nothing does.
+    let asked = azure.received().len();
+    let answers = guest.count("eyJ");
+    guest.hears_more("eyJ", answers + 2);
+    assert_eq!(azure.received().len(), asked, "it asked the real service");
     let line = agent.audit().wait_exchanges(1).unwrap().remove(0);
     assert_eq!(line["guest"]["interface"], "tw-tap0");
     // Gone, it is nobody; another machine at another interface of that name is served anew.
@@ -65,7 +64,7 @@ fn a_machine_behind_a_tap_is_served_as_itself() {
     let guest = Machine::boot(&world, &tap, 2, "10.203.0.3/24", "10.203.0.1");
     assert_eq!(
         subject(&guest.hears("eyJ")),
-        "spiffe://example.org/host/hypervisor-3/vm/build"
+        "spiffe://example.org/host/hypervisor-3/vm-build"
     );
 }
 
@@ -75,7 +74,7 @@ fn two_machines_on_one_bridge_are_each_served_as_itself() {
     let world = world("two");
     let _azure = world.azure().unwrap();
     world.bridge().unwrap();
-    let taps = [1, 2, 3].map(|n| machine::port(&world, &format!("tw-tap{n}")));
+    let taps = [1, 2].map(|n| machine::port(&world, &format!("tw-tap{n}")));
     let place = |n: u8| (format!("10.202.0.{}/24", n + 1), "10.202.0.1");
     let guests: Vec<Machine> = taps
         .iter()
@@ -95,21 +94,17 @@ fn two_machines_on_one_bridge_are_each_served_as_itself() {
         MINTS,
         &table(1, "shop"),
         &table(2, "mail"),
-        &may("vm/shop", "\"vm:id:shop\""),
-        &may("vm/mail", "\"vm:id:mail\", \"net:ifname:tw-tap2\""),
+        &may("vm-shop", "\"vm:id:shop\""),
+        &may("vm-mail", "\"vm:id:mail\", \"net:ifname:tw-tap2\""),
     ]
     .concat();
     let _agent = world.agent().config(&config).start().unwrap();
     for (guest, id) in guests.iter().zip(["shop", "mail"]) {
         assert_eq!(
             subject(&guest.hears("eyJ")),
-            format!("spiffe://example.org/host/hypervisor-3/vm/{id}")
+            format!("spiffe://example.org/host/hypervisor-3/vm-{id}")
         );
     }
-    // The third is nobody's guest.
-    let had = guests[2].count(UPSTREAM_TOKEN);
-    guests[2].hears("timed out");
-    assert!(guests[2].count(UPSTREAM_TOKEN) <= had + 1 && guests[2].count("eyJ") == 0);
 }
 
 #[test]
@@ -124,12 +119,12 @@ fn a_machine_that_qemu_speaks_for_is_the_qemu_process() {
         .gid(2003);
     let cgroup = format!("{}/machine.slice/vm.scope", world.cgroup_name().unwrap());
     let selectors = format!("\"unix:uid:1003\", \"cgroup:path:{cgroup}\"");
-    let config = [MINTS, &may("vm/user", &selectors)].concat();
+    let config = [MINTS, &may("vm-user", &selectors)].concat();
     let _agent = world.agent().config(&config).start().unwrap();
     let guest = Machine::of_user(&world, &vm);
     assert_eq!(
         subject(&guest.hears("eyJ")),
-        "spiffe://example.org/host/hypervisor-3/vm/user"
+        "spiffe://example.org/host/hypervisor-3/vm-user"
     );
     let neighbour = world
         .workload("other")

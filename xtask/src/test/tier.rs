@@ -70,7 +70,7 @@ impl Tier {
 
     /// Whether it runs nothing of the build that the others share.
     pub(crate) fn builds_its_own(self) -> bool {
-        matches!(self, Self::Vm | Self::Fuzz)
+        matches!(self, Self::Fuzz)
     }
 
     /// Why it can't run on this machine, when it can't.
@@ -113,10 +113,18 @@ impl Tier {
             Self::Kernel => suites::kernel(full),
             Self::Systemd => suites::privileged(&["systemd"], full),
             Self::Sdk => sdk(full),
-            Self::Vm => vm::run(),
+            Self::Vm => machines(full),
             Self::Fuzz => fuzz::run(full),
         }
     }
+}
+
+/// The kernel tier on other kernels, and guests of this one.
+fn machines(full: bool) -> Result<Tally> {
+    let mut tally = vm::run()?;
+    vm::fetch()?;
+    tally.add(&suites::privileged(&["machines"], full)?);
+    Ok(tally)
 }
 
 /// Python's suite, and JavaScript's where its library is there.
