@@ -23,6 +23,8 @@ pub mod nft;
 mod offsets;
 pub mod pinned;
 mod pins;
+mod raw_sockets;
+mod uplinks;
 
 use std::{
     fmt, io,
@@ -40,7 +42,6 @@ pub use endpoints::GuardedEndpoint;
 pub(crate) use endpoints::endpoint_id;
 pub use error::InterceptError;
 pub use events::Events;
-use imds_guard_ebpf::Passage;
 pub use imds_guard_ebpf::{
     CallerRecord, Counter, Endpoint, EndpointKey, Mode, ObserveEvent, OtherTraffic,
 };
@@ -48,6 +49,7 @@ use layer::{LAYERS, Layer, Standing};
 pub use listeners::{Listeners, for_issuer};
 pub use load::{Trial, embedded};
 pub use namespaces::{Change, Namespaces};
+pub use uplinks::Watch;
 
 use crate::sys::{bpf, sockopt};
 
@@ -67,6 +69,17 @@ pub struct Settings {
     pub endpoints: Vec<GuardedEndpoint>,
     /// Where the embedded issuer listens: nobody else can take that port.
     pub issuer: Option<SocketAddr>,
+    /// What is configured of the layers behind the socket layer.
+    pub hardening: Hardening,
+}
+
+/// What is configured of the layers behind the socket layer.
+#[derive(Debug, Clone, Default)]
+pub struct Hardening {
+    /// Interfaces that lead to a metadata service, beside those that are found.
+    pub uplinks: Vec<Arc<str>>,
+    /// Whose processes alone may open raw sockets in the host's network namespace, by cgroup; `None`: everybody's.
+    pub raw_sockets_for: Option<Vec<Arc<str>>>,
 }
 
 /// Interception in force. Dropping it closes descriptors and detaches nothing.
@@ -80,6 +93,9 @@ pub struct Interceptor {
     upstream: OwnedFd,
     listener_marks: OwnedFd,
     tables: endpoints::Tables,
+    guarded: Vec<GuardedEndpoint>,
+    uplinks: Option<uplinks::Uplinks>,
+    raw_sockets: Option<raw_sockets::Allowed>,
     layers: Vec<Standing>,
     counters: PerCpuArray<MapData, u64>,
     events: Option<RingBuf<MapData>>,
@@ -122,10 +138,7 @@ impl Interceptor {
         let parameters = load::Parameters {
             port: settings.port,
             issuer: endpoints::issuer(settings.issuer, listeners.netns_cookie),
-            passage: Passage {
-                mark: 0,
-                priority: 0,
-            },
+            passage: uplinks::passage(),
         };
         let mut ebpf = load::load(object, &parameters, Some(&maps))?;
         let mut interceptor = Self::with_maps(&mut ebpf, &maps, settings.port, pins.is_fresh())?;
@@ -144,8 +157,54 @@ impl Interceptor {
         pins.attach(&mut ebpf, &root)?;
         interceptor.layers = optional(&mut ebpf, &mut pins, &root);
         interceptor.refresh_filters()?;
+        let allowed = settings.hardening.raw_sockets_for.clone();
+        let (standing, allowed) = raw_sockets::stand(&mut ebpf, &mut pins, allowed);
+        interceptor.stands(layer::RAW_SOCKETS, standing);
+        interceptor.raw_sockets = allowed;
+        let links = pins.links();
         pins.commit()?;
+        interceptor.uplinks = Some(uplinks::Uplinks {
+            configured: settings.hardening.uplinks.clone(),
+            links,
+            program: uplink_program(&mut ebpf).map_err(|error| error.to_string()),
+            passage: parameters.passage,
+            applied: None,
+        });
+        interceptor.refresh_uplinks();
         Ok(interceptor)
+    }
+
+    /// Looks for uplinks again, and puts both of their layers in force on those that are there now. For the beginning, and
+    /// whenever [`Watch`] tells of a change.
+    pub fn refresh_uplinks(&mut self) {
+        let Some(uplinks) = &mut self.uplinks else {
+            return;
+        };
+        let outcome = uplinks.refresh(&self.guarded);
+        self.stands(layer::FRAMES, outcome.tcx);
+        self.stands(layer::NETFILTER, outcome.netfilter);
+    }
+
+    /// Looks up again which cgroups may have raw sockets: a unit that starts anew has a new one.
+    pub fn refresh_raw_sockets(&mut self) {
+        if let Some(allowed) = &mut self.raw_sockets {
+            allowed.refresh();
+        }
+    }
+
+    fn stands(&mut self, name: &str, outcome: Result<(), String>) {
+        let now = Standing {
+            layer: name.to_owned(),
+            absent: outcome.err(),
+        };
+        match self
+            .layers
+            .iter_mut()
+            .find(|standing| standing.layer == name)
+        {
+            Some(before) => *before = now,
+            None => self.layers.push(now),
+        }
     }
 
     fn with_maps(
@@ -177,6 +236,9 @@ impl Interceptor {
                 addresses: take(ebpf, map::ADDRESSES)?,
                 prefilter: take(ebpf, map::PREFILTER)?,
             },
+            guarded: vec![],
+            uplinks: None,
+            raw_sockets: None,
             layers: vec![],
             counters: take(ebpf, map::COUNTERS)?,
             events: Some(take(ebpf, map::EVENTS)?),
@@ -205,7 +267,10 @@ impl Interceptor {
     /// # Errors
     /// [`InterceptError::BadEndpoints`] before anything is changed.
     pub fn set_endpoints(&mut self, endpoints: &[GuardedEndpoint]) -> Result<(), InterceptError> {
-        endpoints::write(&mut self.tables, endpoints, self.port)
+        endpoints::write(&mut self.tables, endpoints, self.port)?;
+        self.guarded = endpoints.to_vec();
+        self.refresh_uplinks();
+        Ok(())
     }
 
     /// What became of each layer at this start.
@@ -297,7 +362,19 @@ fn optional(ebpf: &mut Ebpf, pins: &mut pins::Pins, root: &Path) -> Vec<Standing
         Ok(()) => layer.stands(),
         Err(why) => layer.absent(why.to_string()),
     };
-    LAYERS.iter().map(of).collect()
+    let here = |layer: &&Layer| ![layer::FRAMES, layer::NETFILTER].contains(&layer.name);
+    LAYERS.iter().filter(here).map(of).collect()
+}
+
+fn uplink_program(ebpf: &mut Ebpf) -> Result<OwnedFd, InterceptError> {
+    load::load_optional(ebpf, load::UPLINK)?;
+    let wrong = |detail: String| InterceptError::WrongObject { detail };
+    let program = ebpf
+        .program(load::UPLINK)
+        .ok_or_else(|| wrong("no program uplink".into()))?;
+    let fd = program.fd().map_err(|e| wrong(e.to_string()))?;
+    let fd = fd.as_fd().try_clone_to_owned();
+    fd.map_err(InterceptError::system("duplicating a program's descriptor"))
 }
 
 /// Whether this kernel takes the programs, without any of it coming into force.
@@ -310,7 +387,7 @@ pub fn trial(port: u16) -> Result<Trial, InterceptError> {
         &load::Parameters {
             port,
             issuer: endpoints::issuer(None, 0),
-            passage: Passage {
+            passage: imds_guard_ebpf::Passage {
                 mark: 0,
                 priority: 0,
             },
@@ -330,10 +407,14 @@ fn take<T: TryFrom<Map, Error = aya::maps::MapError>>(
     T::try_from(map).map_err(|e| wrong(format!("map {name}: {e}")))
 }
 
-/// Ends interception: detaches everything pinned in `pin_dir` and frees the maps. `false`: there was nothing.
+/// Ends interception: detaches everything pinned in `pin_dir`, frees the maps, and removes the rules for uplinks
+/// from the calling thread's network namespace. `false`: there was nothing.
 ///
 /// # Errors
-/// [`InterceptError::NoBpffs`] if that is no place of pins, [`InterceptError::NotPermitted`].
+/// [`InterceptError::NoBpffs`] if that is no place of pins, [`InterceptError::NotPermitted`], [`InterceptError::Tables`].
 pub fn teardown(pin_dir: &Path) -> Result<bool, InterceptError> {
-    pins::remove_all(pin_dir)
+    let pins = pins::remove_all(pin_dir)?;
+    // Last, for they stop the proxy as anybody once its packets carry nothing any more.
+    let rules = uplinks::remove_table()?;
+    Ok(pins || rules)
 }

@@ -1,11 +1,11 @@
-"""Sends MARK towards a metadata address by ways that pass no connect(): egress.py WAY TARGET MARK.
+"""Sends MARK towards a metadata address by ways that pass no connect(): egress.py WAY TARGET MARK [INTERFACE].
 
 Prints `sent`, or `errno N` where the kernel refused. Whether it arrived, the test sees at the other end of the cable.
 """
 import ctypes, os, socket, struct, sys, time
 
 way, target, mark = sys.argv[1], sys.argv[2], sys.argv[3].encode()
-DEV, SOURCE = "tw-up", "10.200.0.1"
+DEV, SOURCE = (sys.argv[4:] or ["tw-up"])[0], "10.200.0.1"
 V4 = ":" not in target
 
 

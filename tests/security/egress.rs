@@ -10,10 +10,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 const ATTACKER: &str = include_str!("egress.py");
-const IMDS: &str = "169.254.169.254";
-const IMDS_V6: &str = "fd00:ec2::254";
+pub(crate) const IMDS: &str = "169.254.169.254";
+pub(crate) const IMDS_V6: &str = "fd00:ec2::254";
 /// The cloud's end of the cable: a neighbour like any other.
-const NEIGHBOUR: &str = "10.200.0.2";
+pub(crate) const NEIGHBOUR: &str = "10.200.0.2";
 /// How long something may be under way.
 const PATIENCE: Duration = Duration::from_millis(400);
 
@@ -35,7 +35,7 @@ pub(crate) const FORWARDS: &str = r#"
 /// A world with a cable to the cloud, and somebody who sees what comes out at its end.
 pub(crate) struct Cable {
     pub(crate) world: World,
-    sniffer: OwnedFd,
+    pub(crate) sniffer: OwnedFd,
     sent: std::cell::Cell<u32>,
 }
 
@@ -58,11 +58,21 @@ impl Cable {
 
     /// Whether what root sends by `way` to `target` comes out at the cloud's end, and what the sender was told.
     pub(crate) fn arrives(&self, way: &str, target: &str) -> Result<(bool, String)> {
+        self.arrives_by("tw-up", way, target)
+    }
+
+    /// The same for what leaves by that interface.
+    pub(crate) fn arrives_by(
+        &self,
+        interface: &str,
+        way: &str,
+        target: &str,
+    ) -> Result<(bool, String)> {
         self.sent.set(self.sent.get() + 1);
         let mark = format!("<<mark {:04}>>", self.sent.get());
         let attacker = self.world.workload("attacker").uid(0).gid(0);
         let python = Path::new("/usr/bin/python3");
-        let output = attacker.run(python, &["-c", ATTACKER, way, target, &mark])?;
+        let output = attacker.run(python, &["-c", ATTACKER, way, target, &mark, interface])?;
         ensure!(
             output.status.success(),
             "{way}: {}",
@@ -105,7 +115,7 @@ pub(crate) fn ip(arguments: &str) -> Result<()> {
 }
 
 /// A packet socket that sees all frames of the calling thread's namespace.
-fn listen_to_everything() -> Result<OwnedFd> {
+pub(crate) fn listen_to_everything() -> Result<OwnedFd> {
     Ok(socket(
         AddressFamily::Packet,
         SockType::Raw,
@@ -115,8 +125,9 @@ fn listen_to_everything() -> Result<OwnedFd> {
 }
 
 /// Without `connect()`, by (way, target).
-const SOCKETS: [(&str, &str); 19] = [
+const SOCKETS: [(&str, &str); 20] = [
     ("udp", IMDS),
+    ("udplite", IMDS),
     ("udp-connected", IMDS),
     ("udp-unspec", IMDS),
     ("udp-mapped", IMDS),

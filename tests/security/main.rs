@@ -2,8 +2,10 @@
 //! agent, the loaded programs, real processes.
 
 mod canary;
+mod dial;
 mod egress;
 mod flood;
+mod frames;
 mod pid_reuse;
 mod ports;
 mod rejudged;

@@ -15,7 +15,7 @@ use imds_guard_ebpf::CallerRecord;
 use super::{GuardError, now};
 use crate::config::{self, ConfigError};
 use crate::intercept::{
-    GuardedEndpoint, Mode as KernelMode, OtherTraffic as KernelOtherTraffic, endpoint_id,
+    GuardedEndpoint, Hardening, Mode as KernelMode, OtherTraffic as KernelOtherTraffic, endpoint_id,
 };
 use crate::sys::memfd;
 
@@ -59,6 +59,15 @@ impl Policy {
                 files: loaded.sources,
             },
         })
+    }
+
+    /// The layers behind the socket layer.
+    pub(super) fn hardening(&self) -> Hardening {
+        let settings = &self.settings.hardening;
+        Hardening {
+            uplinks: settings.uplinks.clone(),
+            raw_sockets_for: settings.raw_sockets_for.clone(),
+        }
     }
 
     /// The kernel's endpoint table.

@@ -21,12 +21,15 @@ use super::spaces::Spaces;
 use super::{FAREWELL, GuardError, Options, start};
 use crate::attest::Attestor;
 use crate::intercept::guests::{self, Guests};
-use crate::intercept::{self, Change, Events, Interceptor, Listeners, Namespaces};
+use crate::intercept::{self, Change, Events, Interceptor, Listeners, Namespaces, Watch};
 use crate::sys::memory;
 use crate::sys::scm::Received;
 use crate::sys::sockopt;
 
 mod reload;
+
+/// Interfaces come with several notes each, and containers come with interfaces.
+const SETTLED: Duration = Duration::from_millis(100);
 
 /// How often processes that have exited are forgotten.
 const SWEEP: Duration = Duration::from_secs(10);
@@ -40,6 +43,9 @@ pub(super) struct Guard {
     spaces: Spaces,
     issuer_listener: Option<OwnedFd>,
     events: Events,
+    watch: Option<Watch>,
+    /// When uplinks are looked for again.
+    uplinks_at: Option<Instant>,
     spawner: Option<Spawner>,
     door: Option<Door>,
     proxy: Option<Running>,
@@ -72,6 +78,8 @@ enum Event {
     Note(std::io::Result<ObserveEvent>),
     Space(Change),
     Guests(std::io::Result<guests::Change>),
+    LinksChanged,
+    Uplinks,
     Sweep,
     Watchdog,
 }
@@ -100,13 +108,7 @@ impl Guard {
         let door = door.transpose()?;
         let signals = Signals::new()?;
         let guests = Guests::new(host_netns().unwrap_or_default()).map_err(GuardError::Runtime)?;
-        let mut interceptor = Interceptor::start(&intercept::Settings {
-            cgroup_root: options.cgroup_root.clone(),
-            pin_dir: options.pin_dir.clone(),
-            port: options.port,
-            endpoints: policy.endpoints(),
-            issuer: listen,
-        })?;
+        let mut interceptor = Interceptor::start(&interception(&options, &policy))?;
         start::tell(interceptor.layers(), &options, listen);
         let (listeners, namespaces, events) = undone_if_fresh(&mut interceptor, &options)?;
         let mut guard = Self {
@@ -122,6 +124,8 @@ impl Guard {
             spaces: Spaces::new(namespaces),
             issuer_listener,
             events,
+            watch: start::watch(),
+            uplinks_at: None,
             spawner,
             door,
             proxy: None,
@@ -163,6 +167,10 @@ impl Guard {
                 Event::Note(note) => self.note(note),
                 Event::Space(change) => self.spaces.changed(change, self.seam.as_mut()),
                 Event::Guests(change) => self.guests_changed(change),
+                Event::LinksChanged => {
+                    self.uplinks_at.get_or_insert(Instant::now() + SETTLED);
+                }
+                Event::Uplinks => self.uplinks(),
                 Event::Sweep => self.sweep(),
                 Event::Watchdog => notify(&[NotifyState::Watchdog]),
             }
@@ -184,12 +192,15 @@ impl Guard {
             received = asks(self.seam.as_mut(), buffer) => Event::Message(received),
             note = self.events.next() => Event::Note(note),
             change = self.answers.guests.changed() => Event::Guests(change),
+            () = links(self.watch.as_ref()) => Event::LinksChanged,
+            () = at(self.uplinks_at) => Event::Uplinks,
             _ = self.sweep.tick() => Event::Sweep,
         }
     }
 
     fn sweep(&mut self) {
         self.answers.attestor.sweep();
+        self.answers.interceptor.refresh_raw_sockets();
         if let Err(error) = self.answers.interceptor.refresh_filters() {
             tracing::warn!("{error}");
         }
@@ -336,6 +347,15 @@ impl Guard {
         }
     }
 
+    /// An interface or a route has changed: an uplink may be there, or another one by that name.
+    fn uplinks(&mut self) {
+        self.uplinks_at = None;
+        let before = self.answers.interceptor.layers().to_vec();
+        self.answers.interceptor.refresh_uplinks();
+        let now = self.answers.interceptor.layers();
+        start::tell_changes(&before, now, &self.options.run_dir);
+    }
+
     fn note(&mut self, note: std::io::Result<ObserveEvent>) {
         let written = note.and_then(|note| self.answers.audit.observed(&note));
         if let Err(error) = written {
@@ -383,6 +403,18 @@ impl Signals {
     }
 }
 
+fn interception(options: &Options, policy: &Policy) -> intercept::Settings {
+    let issuer = policy.settings.issuer.as_ref();
+    intercept::Settings {
+        cgroup_root: options.cgroup_root.clone(),
+        pin_dir: options.pin_dir.clone(),
+        port: options.port,
+        endpoints: policy.endpoints(),
+        issuer: issuer.and_then(|issuer| issuer.listen),
+        hardening: policy.hardening(),
+    }
+}
+
 /// What is left to do once the kernel is in force. Where it fails and nothing was in force before, nothing stays in force.
 fn undone_if_fresh(
     interceptor: &mut Interceptor,
@@ -409,6 +441,13 @@ fn undone_if_fresh(
 fn host_netns() -> Option<u64> {
     let socket = std::net::UdpSocket::bind(("127.0.0.1", 0)).ok()?;
     sockopt::netns_cookie(socket.as_fd()).ok()
+}
+
+async fn links(watch: Option<&Watch>) {
+    match watch {
+        Some(watch) => watch.changed().await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn ended(proxy: Option<&Running>) {

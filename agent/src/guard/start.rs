@@ -102,8 +102,16 @@ pub(super) fn issuer_listener(address: SocketAddr, pin_dir: &Path) -> Result<Own
 /// What stands between callers and the metadata addresses, layer by layer, and what may come in the way of the next start.
 pub(super) fn tell(layers: &[Standing], options: &Options, issuer: Option<SocketAddr>) {
     warn_of_ports(issuer.iter().map(SocketAddr::port).chain([options.port]));
-    note(layers, &options.run_dir);
-    for Standing { layer, absent } in layers {
+    tell_changes(&[], layers, &options.run_dir);
+}
+
+/// What has become of layers since.
+pub(super) fn tell_changes(before: &[Standing], now: &[Standing], run: &Path) {
+    if before != now {
+        note(now, run);
+    }
+    for changed in now.iter().filter(|standing| !before.contains(standing)) {
+        let Standing { layer, absent } = changed;
         match absent {
             None => tracing::info!(layer, "stands"),
             Some(why) => tracing::warn!(layer, "does not stand: {why}"),
@@ -118,6 +126,13 @@ fn note(layers: &[Standing], run: &Path) {
     if let Err(error) = std::fs::write(&path, text) {
         tracing::warn!(path = %path.display(), %error, "can't note the layers for doctor");
     }
+}
+
+/// Hears of changes of interfaces; without it, uplinks are looked for at the start and at each reload.
+pub(super) fn watch() -> Option<intercept::Watch> {
+    intercept::Watch::new()
+        .inspect_err(|error| tracing::warn!(%error, "changes of interfaces can't be watched"))
+        .ok()
 }
 
 /// A port that the kernel may give to anybody's connection can be taken when the guard wants to have it.

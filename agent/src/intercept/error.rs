@@ -98,6 +98,9 @@ pub enum InterceptError {
         /// What is missing.
         detail: String,
     },
+    /// netfilter's rules can't be removed.
+    #[error("the rules for uplinks can't be removed ({0}): nft delete table netdev imds_guard")]
+    Tables(#[from] super::nft::NftError),
     /// A system call failed in a way that has no remedy of its own.
     #[error("{what}: {source}")]
     System {

@@ -73,6 +73,13 @@ pub fn belongs(pin: &str, link: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
 
+/// Frames, by tcx.
+pub const FRAMES: &str = "frames";
+/// Frames, by netfilter.
+pub const NETFILTER: &str = "frames by netfilter";
+/// Sockets that make their own packets, by BPF LSM.
+pub const RAW_SOCKETS: &str = "raw sockets";
+
 /// All of them, the first line of defence first.
 pub const LAYERS: &[Layer] = &[
     Layer {
@@ -116,6 +123,24 @@ pub const LAYERS: &[Layer] = &[
         need: Need::Optional,
         stops: "raw sockets, ping, fragments, other protocols, older connections to an enforced address: dropped",
         links: &["egress"],
+    },
+    Layer {
+        name: FRAMES,
+        need: Need::Optional,
+        stops: "frames of packet sockets and of what is forwarded, to an enforced address by an uplink: dropped",
+        links: &["uplink"],
+    },
+    Layer {
+        name: NETFILTER,
+        need: Need::Optional,
+        stops: "the same, and frames that bypass the queueing discipline (nftables, no pins)",
+        links: &[],
+    },
+    Layer {
+        name: RAW_SOCKETS,
+        need: Need::Optional,
+        stops: "raw, packet and XDP sockets in the host's network namespace, where [hardening] says so: refused",
+        links: &["raw_socket"],
     },
 ];
 

@@ -5,9 +5,11 @@
 use std::{os::unix::fs::MetadataExt, path::Path};
 
 use aya::{
-    Ebpf, EbpfError, EbpfLoader,
+    Btf, Ebpf, EbpfError, EbpfLoader,
     maps::MapError,
-    programs::{CgroupSkb, CgroupSock, CgroupSockAddr, Program, ProgramError, SockOps},
+    programs::{
+        CgroupSkb, CgroupSock, CgroupSockAddr, Program, ProgramError, SchedClassifier, SockOps,
+    },
 };
 use imds_guard_ebpf::{Issuer, Offsets, Passage, global, map};
 
@@ -25,6 +27,10 @@ pub(super) const PROGRAMS: [&str; 6] = [
 
 /// The programs beside those: a kernel that takes one of them has it, and one that doesn't goes without.
 pub(super) const OPTIONAL: [&str; 5] = ["sendmsg4", "sendmsg6", "bind4", "bind6", "egress"];
+
+/// The program for uplinks, and the one against raw sockets: attached each in its own way.
+pub(super) const UPLINK: &str = "uplink";
+pub(super) const RAW_SOCKET: &str = "raw_socket";
 
 /// What programs are told as they are loaded.
 #[derive(Debug, Clone, Copy)]
@@ -171,6 +177,11 @@ fn load_program(program: &mut Program) -> Result<(), ProgramError> {
         Program::CgroupSock(p) => CgroupSock::load(p),
         Program::SockOps(p) => SockOps::load(p),
         Program::CgroupSkb(p) => CgroupSkb::load(p),
+        Program::SchedClassifier(p) => SchedClassifier::load(p),
+        Program::Lsm(p) => {
+            let btf = Btf::from_sys_fs().map_err(ProgramError::Btf)?;
+            p.load("socket_create", &btf)
+        }
         _ => Err(ProgramError::UnexpectedProgramType),
     }
 }

@@ -60,7 +60,8 @@ impl Pins {
         self.layout.join("maps")
     }
 
-    fn links(&self) -> PathBuf {
+    /// Where the links of this layout are.
+    pub(super) fn links(&self) -> PathBuf {
         links(&self.directory)
     }
 
@@ -89,6 +90,23 @@ impl Pins {
         let cgroup = File::open(root).map_err(InterceptError::system("opening the cgroup"))?;
         let id = environment::cgroup_id(root)?;
         self.attach_one(ebpf, name, &cgroup, root, id)
+    }
+
+    /// Puts the program against raw sockets in force. Its link can't be updated: a new one takes the old one's place.
+    pub(super) fn attach_lsm(&mut self, ebpf: &mut Ebpf, name: &str) -> Result<(), InterceptError> {
+        let Some(Program::Lsm(program)) = ebpf.program_mut(name) else {
+            return Err(InterceptError::WrongObject {
+                detail: format!("no program {name}"),
+            });
+        };
+        let attached = program.attach().and_then(|id| program.take_link(id));
+        let link = attached.map_err(|e| refused(e, Path::new("the LSM hook")))?;
+        self.replace(link.into(), &self.links().join(name))
+    }
+
+    /// Takes an optional program out of force, if it is in force.
+    pub(super) fn detach(&self, name: &str) -> Result<(), InterceptError> {
+        remove_file(&self.links().join(name)).map_err(InterceptError::system("removing a link"))
     }
 
     fn attach_one(

@@ -26,9 +26,11 @@ use tokio::io::unix::AsyncFd;
 enum Command {
     MapLookupElem = 1,
     MapUpdateElem = 2,
+    ObjPin = 6,
     ObjGet = 7,
     ObjGetInfoByFd = 15,
     ProgQuery = 16,
+    LinkCreate = 28,
     LinkUpdate = 29,
 }
 
@@ -52,6 +54,23 @@ struct Object {
     bpf_fd: u32,
     file_flags: u32,
 }
+
+/// The part for `BPF_LINK_CREATE` of a tcx link.
+#[repr(C)]
+struct TcxLinkCreate {
+    prog_fd: u32,
+    target_ifindex: u32,
+    attach_type: u32,
+    flags: u32,
+    relative_fd: u32,
+    pad: u32,
+    expected_revision: u64,
+}
+
+/// `BPF_TCX_EGRESS` of `enum bpf_attach_type`.
+const TCX_EGRESS: u32 = 47;
+/// `BPF_F_BEFORE`: with nothing to be before, the first of all.
+const BEFORE: u32 = 1 << 3;
 
 /// The part for `BPF_LINK_UPDATE`.
 #[repr(C)]
@@ -269,6 +288,50 @@ pub(crate) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
         old_prog_fd: 0,
     };
     bpf(Command::LinkUpdate, &mut attr).map(drop)
+}
+
+/// Attaches `program` to what the interface with number `index` sends, before all other programs there.
+///
+/// # Errors
+/// `EINVAL` before Linux 6.6, `ENODEV`.
+pub(crate) fn attach_tcx(program: BorrowedFd<'_>, index: u32) -> io::Result<OwnedFd> {
+    let mut attr = TcxLinkCreate {
+        prog_fd: number(program),
+        target_ifindex: index,
+        attach_type: TCX_EGRESS,
+        flags: BEFORE,
+        relative_fd: 0,
+        pad: 0,
+        expected_revision: 0,
+    };
+    let fd = bpf(Command::LinkCreate, &mut attr)?;
+    // SAFETY: the kernel just made this descriptor for us (close-on-exec).
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Pins an object.
+///
+/// # Errors
+/// `EEXIST`, `EPERM`.
+pub(crate) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attr = Object {
+        pathname: path.as_ptr() as u64,
+        bpf_fd: number(object),
+        file_flags: 0,
+    };
+    bpf(Command::ObjPin, &mut attr).map(drop)
+}
+
+/// The number of the interface that a tcx link is on; 0 if that is gone.
+///
+/// # Errors
+/// The errno of bpf(2).
+pub(crate) fn link_interface(link: BorrowedFd<'_>) -> io::Result<u32> {
+    // `struct bpf_link_info` has it where it has a cgroup's id for others, and the attach type in the upper half.
+    let place = link_info(link)?.cgroup_id.to_ne_bytes();
+    let [a, b, c, d, ..] = place;
+    Ok(u32::from_ne_bytes([a, b, c, d]))
 }
 
 /// Where a cgroup link is attached.

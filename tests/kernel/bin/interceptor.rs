@@ -17,7 +17,9 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use imds_guard::{
-    intercept::{CallerRecord, Change, GuardedEndpoint, Interceptor, Listeners, Mode, Settings},
+    intercept::{
+        CallerRecord, Change, GuardedEndpoint, Hardening, Interceptor, Listeners, Mode, Settings,
+    },
     sys::bpf,
 };
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, connect, socket};
@@ -54,6 +56,7 @@ fn main() -> anyhow::Result<()> {
         port: next()?.parse()?,
         endpoints: endpoints(&next()?)?,
         issuer: None,
+        hardening: Hardening::default(),
     };
     let started = Instant::now();
     let mut interceptor = match Interceptor::start(&settings) {

@@ -38,6 +38,7 @@ pub(crate) struct Files {
     pub(crate) issuer: Option<At<Issuer>>,
     pub(crate) audit: Audit,
     pub(crate) proxy: Proxy,
+    pub(crate) hardening: Hardening,
     pub(crate) identity: Named<IdentityEntry>,
     pub(crate) document: Named<DocumentEntry>,
     pub(crate) resource: Named<ResourceEntry>,
@@ -93,6 +94,14 @@ pub(crate) struct Proxy {
     pub(crate) max_connections: Option<At<i64>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) user: Option<Text>,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Hardening {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) uplinks: Option<At<Vec<Text>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) raw_sockets_for: Option<At<Vec<Text>>>,
 }
 
 #[derive(Debug, Serialize)]

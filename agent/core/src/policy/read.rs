@@ -8,8 +8,8 @@ use toml::de::DeTable;
 use super::Origin;
 use super::diagnostic::{Diagnostic, Source};
 use super::document::{
-    AllowEntry, At, Audit, DenyEntry, DocumentEntry, EndpointEntry, Files, GuestEntry, Host,
-    IdentityEntry, Issuer, Proxy, ResourceEntry, RuleEntry, Text, TokenEntry, WorkloadEntry,
+    AllowEntry, At, Audit, DenyEntry, DocumentEntry, EndpointEntry, Files, GuestEntry, Hardening,
+    Host, IdentityEntry, Issuer, Proxy, ResourceEntry, RuleEntry, Text, TokenEntry, WorkloadEntry,
 };
 use super::fields::{Fields, Reader};
 use super::settings::{Mode, OtherTraffic};
@@ -105,6 +105,12 @@ fn configuration(f: &Fields<'_, '_>, files: &mut Files) {
             user: t.text("user"),
         };
     });
+    section(f, "hardening", "[hardening]", |t| {
+        files.hardening = Hardening {
+            uplinks: t.list("uplinks"),
+            raw_sockets_for: t.list("raw_sockets_for"),
+        };
+    });
     endpoints(f, files);
     each(f, "guest", "[[guest]]", |t| {
         // Every key is asked for before a missing one ends it, as for identities.
@@ -164,7 +170,7 @@ fn words<T: Copy>(
 }
 
 fn refuse_configuration(f: &Fields<'_, '_>) {
-    const MAIN_ONLY: [&str; 9] = [
+    const MAIN_ONLY: [&str; 10] = [
         "include",
         "host",
         "endpoints",
@@ -174,6 +180,7 @@ fn refuse_configuration(f: &Fields<'_, '_>) {
         "issuer",
         "audit",
         "proxy",
+        "hardening",
     ];
     for key in MAIN_ONLY {
         if let Some(value) = f.get(key) {

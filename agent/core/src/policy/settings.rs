@@ -23,6 +23,17 @@ pub struct Settings {
     pub proxy: Proxy,
     /// Guests, as configured: which of them are there is for whoever looks at the host's interfaces.
     pub guests: Vec<Guest>,
+    /// Layers behind the socket layer.
+    pub hardening: Hardening,
+}
+
+/// `[hardening]`
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Hardening {
+    /// Interfaces that lead to a metadata service, beside those that are found.
+    pub uplinks: Vec<Arc<str>>,
+    /// Cgroups whose processes may open raw sockets in the host's network namespace, where others may not; none: all may.
+    pub raw_sockets_for: Option<Vec<Arc<str>>>,
 }
 
 /// `[host]`

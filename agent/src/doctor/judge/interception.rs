@@ -29,6 +29,9 @@ fn stands(facts: &Facts, layer: &Layer) -> (State, String) {
         Ok(None) => return (lacking(layer), "nothing is pinned".into()),
         Ok(Some(pins)) => pins,
     };
+    if layer.links.is_empty() {
+        return as_noted(facts, layer);
+    }
     let links = |name: &str| -> Vec<&Link> {
         let all = pins.links.iter();
         all.filter(|link| belongs(&link.pin, name)).collect()
@@ -53,6 +56,17 @@ fn stands(facts: &Facts, layer: &Layer) -> (State, String) {
         }
     }
     (State::Ok, where_to)
+}
+
+/// A layer without pins is in netfilter: the guard's word for it.
+fn as_noted(facts: &Facts, layer: &Layer) -> (State, String) {
+    match facts.noted.iter().find(|n| n.layer == layer.name) {
+        None => (State::Unknown, "the guard noted nothing of it".into()),
+        Some(noted) => match &noted.absent {
+            None => (State::Ok, "in netfilter, says the guard".into()),
+            Some(why) => (lacking(layer), why.clone()),
+        },
+    }
 }
 
 /// Why a layer isn't there, as far as the guard or the kernel said it.

@@ -72,7 +72,11 @@ fn well() -> Facts {
             refused: vec![],
         })),
         pins: Ok(Some(pinned())),
-        noted: vec![],
+        noted: LAYERS
+            .iter()
+            .filter(|layer| layer.links.is_empty())
+            .map(|layer| layer.stands())
+            .collect(),
         programs: Ok(linked()
             .map(|(id, name)| (id, program(name, id.into())))
             .collect()),

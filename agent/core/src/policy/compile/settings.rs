@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use super::Compiling;
 use crate::policy::document::{At, Files, Text};
-use crate::policy::settings::{Audit, Endpoint, Host, Issuer, Mode, Proxy, SHIPPED, Settings};
+use crate::policy::settings::{
+    Audit, Endpoint, Hardening, Host, Issuer, Mode, Proxy, SHIPPED, Settings,
+};
 use crate::request::Cloud;
 
 impl Compiling {
@@ -25,6 +27,37 @@ impl Compiling {
             },
             proxy: self.proxy(files),
             guests: self.guests(files),
+            hardening: self.hardening(files),
+        }
+    }
+
+    fn hardening(&mut self, files: &Files) -> Hardening {
+        let uplinks = files.hardening.uplinks.iter().flat_map(|l| &l.value);
+        let uplinks: Vec<_> = uplinks.collect();
+        for name in &uplinks {
+            // IFNAMSIZ holds 15 bytes and the end.
+            if name.value.is_empty() || name.value.len() > 15 || name.value.contains(['/', ' ']) {
+                let title = format!("`{}` is no name of an interface", name.value);
+                self.error(
+                    &name.place,
+                    title,
+                    "write it as `ip link` shows it: \"eth0\"",
+                );
+            }
+        }
+        let cgroups = files.hardening.raw_sockets_for.as_ref().map(|l| &l.value);
+        for path in cgroups.into_iter().flatten() {
+            if !path.value.starts_with('/') || path.value.contains("/../") {
+                let title = format!("`{}` is no cgroup", path.value);
+                let help =
+                    "write it as /proc/PID/cgroup shows it: \"/system.slice/chrony.service\"";
+                self.error(&path.place, title, help);
+            }
+        }
+        let values = |texts: &Vec<Text>| texts.iter().map(|t| t.value.clone()).collect();
+        Hardening {
+            uplinks: uplinks.iter().map(|t| t.value.clone()).collect(),
+            raw_sockets_for: cgroups.map(values),
         }
     }
 

@@ -1,0 +1,103 @@
+//! Odd ways to dial: whatever a caller does to spell the address or to call `connect()`, it meets the policy. Each way first
+//! shows that it reaches the real service while nobody guards.
+
+use anyhow::{Context as _, Result, ensure};
+use imds_guard_tests::{World, require};
+use std::net::TcpListener;
+use std::path::Path;
+
+use super::egress::ip;
+use super::{POLICY, TOKEN};
+
+const DIALLER: &str = include_str!("dial.py");
+
+/// By (way, address).
+const WAYS: [(&str, &str); 12] = [
+    ("plain", "169.254.169.254"),
+    ("plain", "2852039166"),
+    ("plain", "0xA9FEA9FE"),
+    ("plain", "0251.0376.0251.0376"),
+    ("plain", "169.254.43518"),
+    ("plain", "::ffff:169.254.169.254"),
+    ("mptcp", "169.254.169.254"),
+    ("fast-open", "169.254.169.254"),
+    ("unspec", "169.254.169.254"),
+    ("uring", "169.254.169.254"),
+    ("uring-async", "169.254.169.254"),
+    ("uring-polled", "169.254.169.254"),
+];
+
+/// What uid sees who dials that way.
+fn dial(world: &World, uid: u32, way: &str, address: &str) -> Result<String> {
+    let python = Path::new("/usr/bin/python3");
+    let caller = world.workload("caller").uid(uid);
+    let output = caller.run(python, &["-c", DIALLER, way, address, "80", TOKEN])?;
+    ensure!(
+        output.status.success(),
+        "{way}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+#[test]
+#[ignore = "kernel: cargo xtask test kernel"]
+fn however_it_is_dialled_the_policy_answers() -> Result<()> {
+    require!(Root, Cgroup2, Bpf, Agent);
+    let world = World::new("dial")?;
+    let azure = world.azure()?;
+    for (n, (way, address)) in WAYS.into_iter().enumerate() {
+        let said = dial(&world, 1001, way, address)?;
+        assert_eq!(said, "200", "without the guard: {way} {address}");
+        assert!(azure.connections() > n, "{way} {address}");
+    }
+    let before = azure.connections();
+    let _agent = world.agent().config(POLICY).start()?;
+    for (way, address) in WAYS {
+        assert_eq!(dial(&world, 1000, way, address)?, "200", "{way} {address}");
+        assert_eq!(dial(&world, 1001, way, address)?, "403", "{way} {address}");
+    }
+    // Root with a mark of its own is a caller like others.
+    assert_eq!(dial(&world, 0, "marked", "169.254.169.254")?, "403");
+    assert_eq!(azure.connections(), before);
+    Ok(())
+}
+
+#[test]
+#[ignore = "kernel: cargo xtask test kernel"]
+fn aliases_of_the_address_are_the_address() -> Result<()> {
+    require!(Root, Cgroup2, Bpf, Agent);
+    let world = World::new("alias")?;
+    let aliases = ["64:ff9b::a9fe:a9fe", "fd00:ec2::254"];
+    let real = world.enter(|| {
+        ip("-6 address add 64:ff9b::a9fe:a9fe/128 dev lo nodad")?;
+        let listen = |at| TcpListener::bind((at, 80)).context(at);
+        let listeners: Result<Vec<_>> = aliases.into_iter().map(listen).collect();
+        listeners
+    })?;
+    let connected = |listener: &TcpListener| -> Result<bool> {
+        listener.set_nonblocking(true)?;
+        Ok(listener.accept().is_ok())
+    };
+    for (address, listener) in aliases.iter().zip(&real) {
+        // It takes the connection and never answers.
+        let address = (*address).to_owned();
+        std::thread::scope(|scope| -> Result<()> {
+            let dialled = scope.spawn(|| dial(&world, 1001, "plain", &address));
+            let (stream, _) = listener.accept()?;
+            drop(stream);
+            drop(dialled.join());
+            Ok(())
+        })?;
+    }
+    let policy = format!("{POLICY}\n[endpoints]\naws-imds = \"enforce\"");
+    let _agent = world.agent().config(&policy).start()?;
+    assert_eq!(dial(&world, 1000, "plain", aliases[0])?, "200");
+    assert_eq!(dial(&world, 1001, "plain", aliases[0])?, "403");
+    let said = dial(&world, 1000, "plain", aliases[1])?;
+    assert!(said.starts_with('4') || said.starts_with("errno"), "{said}");
+    for (address, listener) in aliases.iter().zip(&real) {
+        assert!(!connected(listener)?, "{address}");
+    }
+    Ok(())
+}
