@@ -1,8 +1,6 @@
 //! A kernel that lacks what interception rests on: the start is refused, the feature is named, and nothing stays behind. Runs on
 //! such a kernel alone (`cargo xtask test vm`); its twin is every other suite on the kernels beside it.
 
-#![expect(clippy::unwrap_used, reason = "a test may end with a panic")]
-
 use imds_guard_tests::{AZURE_IMDS, World, require};
 use std::net::TcpListener;
 use std::time::Duration;

@@ -1,3 +1,5 @@
+//! What the rules say, line by line, and that the machine's own nft takes them.
+
 use imds_guard_core::policy::settings::Mac;
 
 use super::*;
