@@ -2,7 +2,7 @@
 //!
 //! Loading is the probe: what a kernel says it has and what it lets us load differ (lockdown, LSM, vendor backports).
 
-use std::{os::unix::fs::MetadataExt, path::Path};
+use std::{collections::BTreeMap, os::unix::fs::MetadataExt, path::Path};
 
 use aya::{
     Btf, Ebpf, EbpfError, EbpfLoader,
@@ -115,28 +115,53 @@ pub(super) fn load(
         loader.map_pin_path(name, maps.join(map::pin(name)));
     }
     let mut ebpf = loader.load(object).map_err(from_aya)?;
-    for name in PROGRAMS {
-        let program = ebpf
-            .program_mut(name)
-            .ok_or_else(|| InterceptError::WrongObject {
-                detail: format!("no program {name}"),
-            })?;
-        load_program(program).map_err(|e| refused(name, e))?;
-    }
+    verify(&mut ebpf)?;
     Ok(ebpf)
 }
 
-/// Has the kernel verify one of the optional programs.
+/// Has the kernel verify the programs that every start wants, side by side: reading them takes the kernel most of a start.
+///
+/// # Errors
+/// What this kernel lacks for one that we can't go without; the first of them in the order of [`PROGRAMS`].
+fn verify(ebpf: &mut Ebpf) -> Result<(), InterceptError> {
+    let mut outcomes = std::thread::scope(|scope| {
+        let wanted = ebpf
+            .programs_mut()
+            .filter(|(name, _)| PROGRAMS.contains(name) || OPTIONAL.contains(name));
+        let running: Vec<_> = wanted
+            .map(|(name, program)| (name.to_owned(), scope.spawn(|| load_program(program))))
+            .collect();
+        let ended = running.into_iter().map(|(name, thread)| {
+            let outcome = thread.join().unwrap_or(Err(ProgramError::NotLoaded));
+            (name, outcome)
+        });
+        ended.collect::<BTreeMap<_, _>>()
+    });
+    for name in PROGRAMS {
+        let outcome = outcomes.remove(name);
+        outcome
+            .ok_or_else(|| no_such(name))?
+            .map_err(|e| refused(name, e))?;
+    }
+    Ok(())
+}
+
+fn no_such(program: &str) -> InterceptError {
+    InterceptError::WrongObject {
+        detail: format!("no program {program}"),
+    }
+}
+
+/// Has the kernel verify one of the optional programs, where that isn't done.
 ///
 /// # Errors
 /// What this kernel lacks for it, or that the right is lacking.
 pub(super) fn load_optional(ebpf: &mut Ebpf, name: &str) -> Result<(), InterceptError> {
-    let program = ebpf
-        .program_mut(name)
-        .ok_or_else(|| InterceptError::WrongObject {
-            detail: format!("no program {name}"),
-        })?;
-    load_program(program).map_err(|e| refused(name, e))
+    let program = ebpf.program_mut(name).ok_or_else(|| no_such(name))?;
+    match load_program(program) {
+        Ok(()) | Err(ProgramError::AlreadyLoaded) => Ok(()),
+        Err(error) => Err(refused(name, error)),
+    }
 }
 
 /// Inode of our own network namespace.
