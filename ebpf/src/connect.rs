@@ -255,7 +255,8 @@ fn guarded<const V6: bool>(
     let device = unsafe { socket::device(sk(ctx)) };
     match obstacle::<V6>(ctx, device, audited) {
         None => steer(ctx, &to, device),
-        Some(why) if audited => {
+        // A device is the caller's own choice: no way past a deny.
+        Some(why) if audited && !(endpoint.denies != 0 && why == Counter::BoundToDevice) => {
             count(Counter::AuditPassed);
             note(ctx, &to, endpoint.mode, why);
             Verdict::Untouched
@@ -265,7 +266,7 @@ fn guarded<const V6: bool>(
             match why {
                 Counter::NotTcp => Verdict::Refuse(EACCES),
                 Counter::BoundToDevice => {
-                    note(ctx, &to, endpoint.mode, why);
+                    note(ctx, &to, Mode::Enforce as u32, why);
                     Verdict::Refuse(EACCES)
                 }
                 _ => Verdict::Refuse(ECONNREFUSED),

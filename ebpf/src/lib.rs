@@ -247,6 +247,8 @@ pub struct Endpoint {
     pub mode: u32,
     /// Names the endpoint in records and upstream marks; never 0.
     pub id: u32,
+    /// In audit: 1 where policy has denies that are enforced. What a caller does to its own socket must not get it past those.
+    pub denies: u32,
 }
 
 /// What happens to traffic to an enforced endpoint's address that isn't for the endpoint's own port. Ordered: a later one
@@ -612,7 +614,7 @@ const _: () = {
     assert!(offset_of!(CallerRecord, family) == 142);
     assert!(size_of::<HandshakeKey>() == 32 && align_of::<HandshakeKey>() == 8);
     assert!(size_of::<EndpointKey>() == 20 && align_of::<EndpointKey>() == 4);
-    assert!(size_of::<Endpoint>() == 8);
+    assert!(size_of::<Endpoint>() == 12);
     assert!(size_of::<ObserveEvent>() == size_of::<CallerRecord>() + 16);
     assert!(size_of::<Arrival>() == 32);
     assert!(size_of::<Offsets>() == 36 * 4);

@@ -1,7 +1,7 @@
 //! What becomes of single sockets: noted, confined still, of MPTCP.
 
 use crate::filter::{Filter, Passes};
-use crate::table::{HOST, Installed, Outcome, Resident, Subject};
+use crate::table::{DENIES, HOST, Installed, Outcome, Resident, Subject, policy};
 use anyhow::{Context, Result, ensure};
 use imds_guard_tests::{World, require};
 use nix::sys::signal::Signal;
@@ -161,5 +161,27 @@ fn ended(pid: u32) -> Result<()> {
         ensure!(Instant::now() < deadline, "{pid} still runs");
         std::thread::sleep(Duration::from_millis(10));
     }
+    Ok(())
+}
+
+/// A device is for everybody to choose: it must not be a way past a deny. Filters are the administrator's.
+#[test]
+#[ignore = "kernel: cargo xtask test kernel"]
+fn nobody_escapes_an_enforced_deny_in_audit_by_a_device() -> Result<()> {
+    require!(Root, Cgroup2, Bpf, Agent);
+    let world = World::with_cloud("escape")?;
+    let azure = world.azure()?;
+    let plain = Subject::new(world.workload("plain"));
+    let bound = Subject::with(world.workload("bound"), "--device=tw-up");
+    let mut installed = Installed::new(&world, "audit", false)?;
+    for subject in [&plain, &bound] {
+        assert_eq!(subject.attempt(&azure)?, Outcome::Obtained(HOST));
+    }
+    installed.change_to(&format!("{}{DENIES}", policy("audit", false)))?;
+    assert_eq!(plain.attempt(&azure)?, Outcome::Nothing("403".into()));
+    let Outcome::Nothing(error) = bound.attempt(&azure)? else {
+        anyhow::bail!("escaped")
+    };
+    ensure!(error.contains("Permission denied"), "{error}");
     Ok(())
 }

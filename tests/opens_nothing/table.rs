@@ -95,8 +95,13 @@ impl<'w> Installed<'w> {
 
     /// Another mode, by a reload.
     pub(crate) fn change(&mut self, mode: &str, granted: bool) -> Result<()> {
+        self.change_to(&policy(mode, granted))
+    }
+
+    /// Another policy.
+    pub(crate) fn change_to(&mut self, policy: &str) -> Result<()> {
         let file = self.world.directory().join("etc/imds-guard.toml");
-        std::fs::write(file, policy(mode, granted))?;
+        std::fs::write(file, policy)?;
         self.agent.signal(Signal::SIGHUP)?;
         self.epoch += 1;
         // The proxy says it, later than the guard.
@@ -109,6 +114,13 @@ impl<'w> Installed<'w> {
         Ok(())
     }
 }
+
+/// A deny that holds in audit, too.
+pub(crate) const DENIES: &str = r#"
+[[deny]]
+name = "no-vault"
+token = { cloud = "azure", resource = ["https://vault.azure.net"] }
+"#;
 
 /// Azure's endpoint in `mode`; uids 0, 1000 and 1001 may have Key Vault's token of the real service, or nobody anything.
 pub(crate) fn policy(mode: &str, granted: bool) -> String {

@@ -84,6 +84,7 @@ impl Policy {
                     Mode::Enforce => KernelMode::Enforce,
                 },
                 id: endpoint_id(guarded.address),
+                denies: self.set.enforces_denies(),
                 other_traffic: guarded.other_traffic.map(|word| match word {
                     OtherTraffic::Pass => KernelOtherTraffic::Pass,
                     OtherTraffic::Ports => KernelOtherTraffic::Ports,

@@ -30,6 +30,8 @@ pub struct GuardedEndpoint {
     /// Comes back in the records ([`imds_guard_ebpf::CallerRecord::endpoint_id`]) and is the value of upstream marks.
     /// Several addresses may share one.
     pub id: NonZeroU32,
+    /// Whether denies are enforced there, also in audit.
+    pub denies: bool,
     /// What else may go to this address while it is enforced; of several endpoints there, the strictest. `None`: what the
     /// others there say, or [`OtherTraffic::Ports`].
     pub other_traffic: Option<OtherTraffic>,
@@ -58,6 +60,7 @@ impl GuardedEndpoint {
         Endpoint {
             mode: self.mode as u32,
             id: self.id.get(),
+            denies: u32::from(self.denies),
         }
     }
 }
@@ -225,6 +228,7 @@ mod tests {
             port,
             mode: Mode::Enforce,
             id: NonZeroU32::MIN,
+            denies: false,
             other_traffic: None,
         }
     }

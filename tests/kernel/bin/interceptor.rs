@@ -132,6 +132,7 @@ fn endpoints(text: &str) -> anyhow::Result<Vec<GuardedEndpoint>> {
                     other => bail!("no mode {other}"),
                 },
                 id: NonZeroU32::new(id.parse()?).context("id 0")?,
+                denies: false,
                 other_traffic: None,
             })
         })

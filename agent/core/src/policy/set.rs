@@ -157,6 +157,11 @@ impl PolicySet {
         self.workloads.len()
     }
 
+    /// Whether a deny rule holds that is not in audit mode itself.
+    pub fn enforces_denies(&self) -> bool {
+        self.denies.iter().any(|deny| !deny.audit)
+    }
+
     /// How many allow and deny rules there are.
     pub fn rules(&self) -> usize {
         self.allows.len() + self.denies.len()
