@@ -173,6 +173,7 @@ mod tests {
             port: 80,
             mode,
             id: NonZeroU32::MIN,
+            denies: false,
             other_traffic: None,
         }
     }

@@ -31,6 +31,7 @@ fn endpoints() -> Vec<GuardedEndpoint> {
         port,
         mode: imds_guard_ebpf::Mode::Enforce,
         id: std::num::NonZeroU32::MIN,
+        denies: false,
         other_traffic,
     };
     all.map(endpoint).into()
