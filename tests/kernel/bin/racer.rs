@@ -249,7 +249,8 @@ fn service(at: SocketAddr) -> anyhow::Result<TcpListener> {
     // SAFETY: plain data for which zero is valid.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(*b"lo:1\0") {
-        *to = from.cast_signed();
+        // Signed on x86-64, unsigned on arm64.
+        *to = libc::c_char::from_ne_bytes([from]);
     }
     let address = libc::sockaddr_in {
         sin_family: 2,
