@@ -27,9 +27,9 @@ use imds_guard_ebpf::{
 use crate::{
     arrival,
     caller::{self, Dialled},
-    globals::proxy_port,
+    globals::{offset, proxy_port},
     maps::{ENDPOINTS, EVENTS, count, listeners, may_be_endpoint, records, upstream},
-    socket,
+    share, socket,
 };
 
 pub(crate) const EACCES: i32 = 13;
@@ -282,11 +282,17 @@ fn obstacle<const V6: bool>(ctx: &SockAddrContext, device: u32, audited: bool) -
     if !is_tcp(ctx) {
         return Some(Counter::NotTcp);
     }
-    if let Err(why) = listener::<V6>(ctx) {
-        // SAFETY: the helper takes the program's own context.
-        let cookie = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
-        arrival::tell(cookie, Cause::NoListener);
-        return Some(why);
+    match listener::<V6>(ctx) {
+        Ok(waiting) if waiting > share::CROWDED && share::is_spent() => {
+            return Some(Counter::Crowded);
+        }
+        Ok(_) => {}
+        Err(why) => {
+            // SAFETY: the helper takes the program's own context.
+            let cookie = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
+            arrival::tell(cookie, Cause::NoListener);
+            return Some(why);
+        }
     }
     if audited && filtered(ctx) {
         return Some(Counter::Filtered);
@@ -321,7 +327,7 @@ pub(crate) fn carries_upstream_mark(ctx: &SockAddrContext, endpoint_id: u32) -> 
 
 /// Whether the guard's own listener is in the socket's network namespace; if not, why.
 #[inline(always)]
-fn listener<const V6: bool>(ctx: &SockAddrContext) -> Result<(), Counter> {
+fn listener<const V6: bool>(ctx: &SockAddrContext) -> Result<u32, Counter> {
     // SAFETY: an all-zero tuple is valid. Source port 0 belongs to no connection, so only a listener can match.
     let mut tuple: bpf_sock_tuple = unsafe { zeroed() };
     let port = proxy_port().to_be();
@@ -346,13 +352,28 @@ fn listener<const V6: bool>(ctx: &SockAddrContext) -> Result<(), Counter> {
         }
         let mark = bpf_sk_storage_get(listeners(), sk.cast(), null_mut(), 0) as *const u32;
         let ours = !mark.is_null() && *mark == LISTENER_MARK;
+        let waiting = waiting(sk.cast());
         bpf_sk_release(sk.cast());
         if ours {
-            Ok(())
+            Ok(waiting)
         } else {
             Err(Counter::ForeignListener)
         }
     }
+}
+
+/// How many connections wait at a listener to be accepted.
+///
+/// # Safety
+/// `sk` is a socket that the program holds.
+#[inline(always)]
+unsafe fn waiting(sk: *mut c_void) -> u32 {
+    // SAFETY: as promised.
+    let listener = unsafe { bpf_skc_to_tcp_sock(sk) };
+    if listener.is_null() {
+        return 0;
+    }
+    caller::read(listener as u64, offset!(sock_backlog)).unwrap_or(0)
 }
 
 /// Writes who is calling into the socket's storage. Without storage nobody could tell later who it was: refused. `device` is

@@ -25,6 +25,7 @@ static OFFSETS: Offsets = Offsets {
     inode_sb: 0,
     sb_dev: 0,
     sock_cgroup: 0,
+    sock_backlog: 0,
     cgroup_kn: 0,
     kernfs_id: 0,
     task_thread_pid: 0,

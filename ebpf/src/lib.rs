@@ -45,8 +45,10 @@ pub mod map {
     pub const ARRIVALS: &str = "ARRIVALS";
     /// Hash: ids of the cgroup_skb programs that the guard's own sockets pass, too.
     pub const SHARED_FILTERS: &str = "SHARED_FILTERS";
+    /// LRU hash: [`Holder`](super::Holder) to [`Share`](super::Share).
+    pub const SHARES: &str = "SHARES";
     /// All of them: what is pinned.
-    pub const ALL: [&str; 14] = [
+    pub const ALL: [&str; 15] = [
         RECORDS,
         LISTENERS,
         UPSTREAM,
@@ -60,6 +62,7 @@ pub mod map {
         EVENTS,
         NAMESPACES,
         ARRIVALS,
+        SHARES,
         SHARED_FILTERS,
     ];
 
@@ -365,11 +368,13 @@ pub enum Counter {
     BoundToDevice = 22,
     /// A socket that we have bound to the loopback was to be connected elsewhere: refused.
     Rebound = 23,
+    /// Many connections wait to be accepted, and this caller has begun its share of them: let through in audit, else refused.
+    Crowded = 24,
 }
 
 impl Counter {
     /// How many there are.
-    pub const COUNT: u32 = 24;
+    pub const COUNT: u32 = 25;
     /// All, in order of index.
     pub const ALL: [Self; Self::COUNT as usize] = [
         Self::Steered,
@@ -396,6 +401,7 @@ impl Counter {
         Self::Filtered,
         Self::BoundToDevice,
         Self::Rebound,
+        Self::Crowded,
     ];
 }
 
@@ -411,6 +417,30 @@ pub struct ObserveEvent {
     pub mode: u32,
     /// The [`Counter`] that says why, as `u32`.
     pub why: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// Whose connections are counted together while many wait to be accepted.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// cgroup v2 id of the caller; 0: of whichever.
+    pub cgroup: u64,
+    /// Real user id.
+    pub uid: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// What somebody has had of the listener's queue.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Since when, in nanoseconds of `CLOCK_MONOTONIC`.
+    pub since_ns: u64,
+    /// Connections begun.
+    pub count: u32,
     /// Zero.
     pub reserved: u32,
 }
@@ -478,6 +508,8 @@ pub struct Offsets {
     pub sb_dev: u32,
     /// `sock.sk_cgrp_data.cgroup`
     pub sock_cgroup: u32,
+    /// `sock.sk_ack_backlog`
+    pub sock_backlog: u32,
     /// `cgroup.kn`
     pub cgroup_kn: u32,
     /// `kernfs_node.id`
@@ -617,7 +649,8 @@ const _: () = {
     assert!(size_of::<Endpoint>() == 12);
     assert!(size_of::<ObserveEvent>() == size_of::<CallerRecord>() + 16);
     assert!(size_of::<Arrival>() == 32);
-    assert!(size_of::<Offsets>() == 36 * 4);
+    assert!(size_of::<Offsets>() == 37 * 4);
+    assert!(size_of::<Holder>() == 16 && size_of::<Share>() == 16);
     assert!(size_of::<Prefilter>() == 16 && size_of::<Passage>() == 8);
     assert!(size_of::<Issuer>() == 32);
     assert!(size_of::<Upid>() == 16 && offset_of!(Upid, namespace) == 8);

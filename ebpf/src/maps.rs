@@ -12,7 +12,8 @@ use aya_ebpf::{
     maps::{HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use imds_guard_ebpf::{
-    CallerRecord, Counter, Endpoint, EndpointKey, HandshakeKey, Prefilter, prefilter_bit,
+    CallerRecord, Counter, Endpoint, EndpointKey, HandshakeKey, Holder, Prefilter, Share,
+    prefilter_bit,
 };
 
 #[btf_map]
@@ -53,6 +54,10 @@ pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 18, 0);
 pub(crate) static NAMESPACES: LruHashMap<u64, u64> = LruHashMap::with_max_entries(8192, 0);
 #[map]
 pub(crate) static ARRIVALS: RingBuf = RingBuf::with_byte_size(1 << 16, 0);
+
+// LRU: whoever has not connected for long has its whole share again anyway.
+#[map]
+pub(crate) static SHARES: LruHashMap<Holder, Share> = LruHashMap::with_max_entries(4096, 0);
 
 // aya's own SkStorage methods take a connect context only; sock_ops and looked-up listeners need the map itself.
 #[inline(always)]

@@ -6,6 +6,7 @@ mod dial;
 mod egress;
 mod flood;
 mod frames;
+mod neighbour;
 mod pid_reuse;
 mod ports;
 mod rejudged;

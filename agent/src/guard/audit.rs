@@ -125,6 +125,7 @@ fn reason(why: u32) -> Option<&'static str> {
         Counter::NotTcp => Some("not_tcp"),
         Counter::NoListener => Some("no_listener"),
         Counter::ForeignListener => Some("foreign_listener"),
+        Counter::Crowded => Some("crowded"),
         Counter::Filtered => Some("filtered"),
         Counter::BoundToDevice => Some("bound_to_device"),
         Counter::HandshakeAbandoned => Some("never_arrived"),

@@ -50,6 +50,7 @@ pub(super) fn of_running_kernel() -> Result<Offsets, InterceptError> {
         inode_sb: at("inode", "i_sb")?,
         sb_dev: at("super_block", "s_dev")?,
         sock_cgroup: at("sock", "sk_cgrp_data.cgroup")?,
+        sock_backlog: at("sock", "sk_ack_backlog")?,
         cgroup_kn: at("cgroup", "kn")?,
         kernfs_id: at("kernfs_node", "id")?,
         task_thread_pid: at("task_struct", "thread_pid")?,
