@@ -74,7 +74,13 @@ fn a_namespace_dies_with_its_last_process() -> Result<()> {
     assert_eq!(get(&world.workload("billing"))?.status, 200);
     let agents = [agent.pid(), agent.children()[0]];
     let held = || -> Result<Vec<usize>> { agents.iter().map(|pid| sockets(*pid)).collect() };
-    let before = held()?;
+    let mut before = held()?;
+    // The connection of that answer is closed in its own time.
+    soon("rest", || {
+        std::thread::sleep(Duration::from_millis(300));
+        let last = std::mem::replace(&mut before, held()?);
+        Ok(last == before)
+    })?;
     let lives = sleeper(&world.workload("billing").in_own_netns())?;
     soon("a listener, by the scan", || listens(lives.id()))?;
     let more = [before[0] + 2, before[1] + 2];
