@@ -65,11 +65,11 @@ fn request() -> String {
 /// Waits for something that comes about within seconds.
 fn soon(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<Duration> {
     let from = Instant::now();
-    while from.elapsed() < Duration::from_secs(20) {
+    while from.elapsed() < Duration::from_secs(40) {
         if is_so().with_context(|| what.to_owned())? {
             return Ok(from.elapsed());
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    bail!("not within 20 s: {what}")
+    bail!("not within 40 s: {what}")
 }

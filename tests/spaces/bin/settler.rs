@@ -40,12 +40,22 @@ fn settle(address: SocketAddr) -> Result<()> {
     }
     println!("{} {dials}", from.elapsed().as_micros());
     for target in std::io::stdin().lock().lines() {
-        println!(
-            "{}",
-            ask(address, &target?).unwrap_or_else(|e| format!("{e:#}"))
-        );
+        println!("{}", insist(address, &target?));
     }
     Ok(())
+}
+
+/// The status of an answer, or what is wrong. More at once than one caller may have come back, as SDKs do.
+fn insist(address: SocketAddr, target: &str) -> String {
+    let from = Instant::now();
+    loop {
+        match ask(address, target) {
+            Ok(status) if status == "429" && from.elapsed().as_secs() < 60 => {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            outcome => return outcome.unwrap_or_else(|error| format!("{error:#}")),
+        }
+    }
 }
 
 /// The status of an answer.

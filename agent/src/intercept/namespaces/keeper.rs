@@ -24,8 +24,10 @@ const MOST: usize = 4096;
 const SOON: Duration = Duration::from_millis(100);
 /// From the end of a look around to the next.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// A look takes at most this part of the time: on a host with very many processes they are further apart.
+/// A look takes about this part of the time: on a host with very many processes they are further apart.
 const LOOK_SHARE: u32 = 200;
+/// But not further than this: one look that had a thousand listeners to open must not put off the next for minutes.
+const LOOK_AT_LATEST: Duration = Duration::from_secs(10);
 /// Processes looked at before the kernel's notes get their turn, for callers wait for those.
 const STRIDE: usize = 64;
 /// Kinds of trouble remembered, so that each is told once.
@@ -94,7 +96,8 @@ impl Keeper {
                     }
                     let from = Instant::now();
                     self.look()?;
-                    self.next_look = Instant::now() + LOOK_EVERY.max(from.elapsed() * LOOK_SHARE);
+                    self.next_look = Instant::now()
+                        + (from.elapsed() * LOOK_SHARE).clamp(LOOK_EVERY, LOOK_AT_LATEST);
                     Ok(())
                 });
             if let Err(error) = worked {
