@@ -1,6 +1,6 @@
 //! What `imds-guard doctor` finds: whether each layer is in force, and which ways round this machine has.
 //!
-//! Two halves. [`look`] gathers [`Facts`]: reads alone, it attaches nothing, sends nothing and changes nothing. [`judge`] is
+//! Two halves. [`mod@look`] gathers [`Facts`]: reads alone, it attaches nothing, sends nothing and changes nothing. [`mod@judge`] is
 //! pure: facts become [`Finding`]s. What could not be looked at is [`State::Unknown`] and never [`State::Ok`].
 
 mod facts;
