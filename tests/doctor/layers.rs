@@ -22,7 +22,7 @@ fn a_running_guard_is_covered_a_killed_one_is_weak_a_torn_down_one_is_open() {
     assert_eq!(clinic.exit_code().unwrap(), Some(0), "{report:#}");
     let layers = report["layers"].as_array().unwrap();
     assert!(
-        !layers.is_empty() && layers.iter().all(|l| l["state"] == "ok"),
+        layers.iter().filter(|l| l["state"] == "ok").count() == layers.len() - 3,
         "{layers:#?}"
     );
     assert!(

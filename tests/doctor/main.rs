@@ -42,6 +42,13 @@ const MACHINES_OWN: [&str; 7] = [
     "uplinks-moved",
 ];
 
+/// What no world has: an uplink, and a configuration that shuts raw sockets out.
+const NOT_IN_A_WORLD: [&str; 3] = [
+    "frames: no uplink",
+    "frames by netfilter: no uplink",
+    "raw sockets: off",
+];
+
 /// Doctors look into every namespace of the machine: one world at a time.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
@@ -116,13 +123,22 @@ impl Clinic {
                 (text(&finding["state"]), subjects.map(text).collect()),
             )
         };
-        Ok(findings.iter().map(one).collect())
+        let mut found: Findings = findings.iter().map(one).collect();
+        if let Some((state, subjects)) = found.get_mut("layers") {
+            subjects.retain(|s| !NOT_IN_A_WORLD.iter().any(|not| s.starts_with(not)));
+            if state == "weak" && subjects.is_empty() {
+                "ok".clone_into(state);
+            }
+        }
+        Ok(found)
     }
 
     /// The exit code, with what is the machine's own accepted.
     fn exit_code(&self) -> Result<Option<i32>> {
+        let whole = self.findings()?.get("layers").is_some_and(|l| l.0 == "ok");
         let accepted: Vec<&str> = MACHINES_OWN
-            .iter()
+            .into_iter()
+            .chain(whole.then_some("layers"))
             .flat_map(|own| ["--accept", own])
             .collect();
         Ok(self.doctor(&accepted)?.status.code())

@@ -24,7 +24,8 @@ fn arm() -> String {
 fn reload(world: &World, agent: &AgentProcess, config: &str, epoch: u32) {
     std::fs::write(world.directory().join("etc/imds-guard.toml"), config).unwrap();
     agent.signal(Signal::SIGHUP).unwrap();
-    let told = format!("policy reloaded epoch={epoch} ");
+    // The proxy's word: it adopts a policy a moment after the guard.
+    let told = format!("serving by a new policy epoch={epoch}\n");
     let deadline = Instant::now() + Duration::from_secs(10);
     while !agent.log().contains(&told) {
         assert!(Instant::now() < deadline, "{}", agent.log());
