@@ -35,7 +35,7 @@ pub(crate) const REST: &[Package] = &[
     package("libc6-dev", "headers for it"),
     package("iproute2", "the test world's interfaces"),
     package("util-linux", "setpriv, unshare, nsenter"),
-    package("nftables", "refusals that are not ours, in tests"),
+    package("nftables", "guests and frames by netfilter; tests"),
     package("wrk", "load, in bench"),
     package("nginx-light", "the reverse proxy that bench compares with"),
     package("python3-venv", "a place for the real SDK"),
