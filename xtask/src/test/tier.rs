@@ -57,9 +57,9 @@ impl Tier {
     /// How long it may take on two cores, once built.
     pub(crate) fn budget(self) -> Duration {
         Duration::from_secs(match self {
-            Self::Unit => 60,
+            Self::Unit => 90,
             Self::Functional => 30,
-            Self::Kernel => 300,
+            Self::Kernel => 480,
             Self::Systemd => 120,
             // From nothing: kernels fetched, arm64 built.
             Self::Vm => 720,
