@@ -40,10 +40,7 @@ pub(crate) async fn to(
     gate: &mut Gate<Socket>,
     record: &mut Record,
 ) -> Result<Reply, Failure> {
-    let credential = matches!(call.request, Request::Credential(_));
-    if credential && !on.proxy.sink.takes_records() {
-        return Err(Failure::Unaudited);
-    }
+    can_be_recorded(on, call)?;
     let Asked::Azure(ask) = &call.asked;
     match (permit.grant(), ask) {
         (Grant::Fixed(document), ask) => fixed(on, policy, document, ask, call),
@@ -68,6 +65,15 @@ pub(crate) async fn to(
             forward(on, policy, permit, call, identity.as_deref(), gate).await
         }
     }
+}
+
+/// No credential is given that leaves no line.
+pub(crate) fn can_be_recorded(on: &Connection, call: &Call) -> Result<(), Failure> {
+    let credential = matches!(call.request, Request::Credential(_));
+    if credential && !on.proxy.sink.takes_records() {
+        return Err(Failure::Unaudited);
+    }
+    Ok(())
 }
 
 fn fixed(

@@ -4,7 +4,7 @@
 use std::os::fd::AsFd;
 use std::rc::Rc;
 
-use imds_guard_core::decision::{Decision, DenyReason, Permit};
+use imds_guard_core::decision::{Decision, DenyReason, Grant, Permit};
 use imds_guard_core::imds::Call;
 use imds_guard_core::seam::Ask;
 
@@ -59,10 +59,17 @@ async fn judged(
         recheck(on).await?;
     }
     on.proxy.rates.take(&permit).map_err(Failure::Throttled)?;
+    if matches!(permit.grant(), Grant::Forward { .. }) && !gate.is_whole() {
+        // Whoever sends a body slowly has time to become another before anything is done upstream.
+        gate.body().await.map_err(Failure::Body)?;
+        still_there(on, &session).await?;
+        still_permitted(on, &session, &policy, &call, &permit).await?;
+    }
     let reply = answer::to(on, &policy, &permit, &call, gate, record).await?;
     if reply.took_time() {
         still_there(on, &session).await?;
         still_permitted(on, &session, &policy, &call, &permit).await?;
+        answer::can_be_recorded(on, &call)?;
     }
     record.allowed();
     Ok(reply)
