@@ -1,5 +1,8 @@
 //! Who is calling: reads the facts of the current process into a [`CallerRecord`].
 //!
+//! What reads kernel memory stands in a function that the kernel verifies by itself ([`facts`]): inlined, it would be read
+//! anew on each of the paths that lead there, which is where most of a start went.
+//!
 //! Must never fail a connection: a fact that can't be read is zero and named in `missing`, and user space treats it as
 //! unavailable evidence. Nothing here decides.
 
@@ -59,22 +62,37 @@ pub(crate) unsafe fn record(
     let uid_gid = bpf_get_current_uid_gid();
     record.uid = uid_gid as u32;
     record.gid = (uid_gid >> 32) as u32;
+    // SAFETY: as promised by the caller.
+    unsafe {
+        record.device = socket::device(sk);
+        // The context's own `sk` allows no arithmetic, its typed form does. Only TCP sockets have one.
+        let sock = bpf_skc_to_tcp_sock(sk) as u64;
+        record.missing = facts(record, &raw const sock);
+    }
+}
+
+/// All that is read from the kernel's own structures, of the current task and the TCP socket at `*sock` (0: there is none);
+/// says what could not be read. A pointer can't go to such a function as a number, but a number's place can.
+///
+/// # Safety
+/// Both point to what they say; the verifier checks it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+unsafe extern "C" fn facts(record: *mut CallerRecord, sock: *const u64) -> u32 {
+    // SAFETY: as promised; the verifier wants the question, for it takes any pointer for one that may be null.
+    let (Some(record), Some(&sock)) = (unsafe { record.as_mut() }, unsafe { sock.as_ref() }) else {
+        return u32::MAX;
+    };
     // SAFETY: no arguments.
     let task = unsafe { bpf_get_current_task() };
     record.tgid = match pid_namespace() {
         0 => (bpf_get_current_pid_tgid() >> 32) as u32,
         namespace => tgid_in(namespace, task).unwrap_or(0),
     };
-    let mut gone = 0;
-    gone |= leader(record, task);
-    gone |= effective_ids(record, task);
-    gone |= executable(record, task);
-    // SAFETY: as promised by the caller.
-    unsafe {
-        record.device = socket::device(sk);
-        gone |= of_socket(record, sk);
-    }
-    record.missing = gone;
+    leader(record, task)
+        | effective_ids(record, task)
+        | executable(record, task)
+        | of_socket(record, sock)
 }
 
 /// How deep below the first one the guard's pid namespace may be: a container in a container, and one more.
@@ -189,20 +207,15 @@ fn executable(record: &mut CallerRecord, task: u64) -> u32 {
     missing::EXE
 }
 
-/// What the socket itself tells. Only TCP sockets: the context's own `sk` allows no arithmetic, its typed form does.
-///
-/// # Safety
-/// `sk` is the context's socket.
+/// What the socket itself tells.
 #[inline(always)]
-unsafe fn of_socket(record: &mut CallerRecord, sk: *mut c_void) -> u32 {
-    // SAFETY: as promised.
-    let sock = unsafe { bpf_skc_to_tcp_sock(sk) };
-    if sock.is_null() {
+fn of_socket(record: &mut CallerRecord, sock: u64) -> u32 {
+    if sock == 0 {
         record.socket_cgroup_id = 0;
         return missing::SOCKET_CGROUP | missing::MARK | missing::OWNER | missing::REACH;
     }
-    let mut gone = socket_cgroup(record, sock as u64) | socket::shape(record, sock as u64);
-    if socket::has_foreign_filter(sock as u64) {
+    let mut gone = socket_cgroup(record, sock) | socket::shape(record, sock);
+    if socket::has_foreign_filter(sock) {
         gone |= missing::REACH;
     }
     gone

@@ -54,40 +54,68 @@ enum End {
     Remote,
 }
 
+/// The key of one end.
+#[inline(always)]
+fn key(ctx: &SockOpsContext, end: End) -> HandshakeKey {
+    let mut key = HandshakeKey {
+        netns_cookie: 0,
+        address: [0; 16],
+        port: 0,
+        reserved: 0,
+    };
+    // SAFETY: the program's own context, and a live key.
+    unsafe { handshake_key(ctx.ops, &raw mut key, u32::from(end == End::Local)) };
+    key
+}
+
+/// Fills in the key of the `local` (1) or the remote end (0). Verified by itself (see `caller.rs`): what follows is then read
+/// once, and not once for each family.
+///
 /// # Safety
 /// `ops` is the program's context. Volatile reads keep LLVM from merging words into 64-bit loads.
-#[inline(always)]
-unsafe fn key(ctx: &SockOpsContext, end: End) -> HandshakeKey {
-    let ops: *mut bpf_sock_ops = ctx.ops;
+#[unsafe(no_mangle)]
+#[inline(never)]
+unsafe extern "C" fn handshake_key(
+    ops: *mut bpf_sock_ops,
+    key: *mut HandshakeKey,
+    local: u32,
+) -> u32 {
+    // SAFETY: as promised.
+    let Some(key) = (unsafe { key.as_mut() }) else {
+        return 0;
+    };
+    let local = local != 0;
     // SAFETY: context members of allowed widths.
     unsafe {
-        let words = if (*ops).family == u32::from(AF_INET) {
-            let ip = match end {
-                End::Local => (*ops).local_ip4,
-                End::Remote => (*ops).remote_ip4,
-            };
-            [0, 0, MAPPED, ip]
-        } else {
-            let ip = match end {
-                End::Local => addr_of!((*ops).local_ip6),
-                End::Remote => addr_of!((*ops).remote_ip6),
-            } as *const u32;
-            [
-                read_volatile(ip),
-                read_volatile(ip.add(1)),
-                read_volatile(ip.add(2)),
-                read_volatile(ip.add(3)),
-            ]
+        let words = match ((*ops).family == u32::from(AF_INET), local) {
+            (true, true) => [0, 0, MAPPED, (*ops).local_ip4],
+            (true, false) => [0, 0, MAPPED, (*ops).remote_ip4],
+            (false, true) => words(addr_of!((*ops).local_ip6).cast()),
+            (false, false) => words(addr_of!((*ops).remote_ip6).cast()),
         };
-        HandshakeKey {
-            netns_cookie: bpf_get_netns_cookie(ctx.as_ptr()),
-            address: core::mem::transmute::<[u32; 4], [u8; 16]>(words),
-            port: match end {
-                End::Local => (*ops).local_port,
-                End::Remote => remote_port(ctx),
-            },
-            reserved: 0,
-        }
+        key.netns_cookie = bpf_get_netns_cookie(ops.cast());
+        key.address = core::mem::transmute::<[u32; 4], [u8; 16]>(words);
+        key.port = if local {
+            (*ops).local_port
+        } else {
+            u32::from_be((*ops).remote_port)
+        };
+    }
+    1
+}
+
+/// # Safety
+/// `ip` is a member of the program's context.
+#[inline(always)]
+unsafe fn words(ip: *const u32) -> [u32; 4] {
+    // SAFETY: as promised.
+    unsafe {
+        [
+            read_volatile(ip),
+            read_volatile(ip.add(1)),
+            read_volatile(ip.add(2)),
+            read_volatile(ip.add(3)),
+        ]
     }
 }
 

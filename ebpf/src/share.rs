@@ -22,6 +22,13 @@ const USER: u32 = 64;
 /// Whether the current process has had its share.
 #[inline(always)]
 pub(crate) fn is_spent() -> bool {
+    spent() != 0
+}
+
+/// The same, verified by itself (see `caller.rs`).
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn spent() -> u32 {
     // SAFETY: no arguments.
     let (cgroup, now) = unsafe { (bpf_get_current_cgroup_id(), bpf_ktime_get_ns()) };
     let uid = bpf_get_current_uid_gid() as u32;
@@ -30,7 +37,7 @@ pub(crate) fn is_spent() -> bool {
         uid,
         reserved: 0,
     };
-    spends(&of(cgroup), EACH, now) || (uid != 0 && spends(&of(0), USER, now))
+    u32::from(spends(&of(cgroup), EACH, now) || (uid != 0 && spends(&of(0), USER, now)))
 }
 
 /// Counts one connection. Two CPUs at once may count one for two: that is near enough, and forgotten with the stretch.

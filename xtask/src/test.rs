@@ -43,6 +43,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     println!("\n== tiers");
     lines.iter().for_each(|line| println!("  {line}"));
+    if options.tiers.is_empty() {
+        println!("  {:<11} not asked for: cargo xtask test vm", Tier::Vm);
+    }
     println!("\n{total}");
     if total.failed > 0 {
         bail!("{} failed", total.failed);

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use aya::maps::{HashMap, MapData, MapError};
 
-use crate::sys::bpf::{self, Direction};
+use crate::sys::bpf::{Direction, query};
 
 /// The table, and the cgroup that it is about.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ impl SharedFilters {
     pub(super) fn refresh(&mut self) -> io::Result<()> {
         let mut wanted = BTreeSet::new();
         for direction in [Direction::Ingress, Direction::Egress] {
-            wanted.extend(bpf::effective_filters(self.own.as_fd(), direction)?);
+            wanted.extend(query::effective(self.own.as_fd(), direction as u32)?);
         }
         let known = self.table.keys().collect::<Result<BTreeSet<u32>, _>>();
         let known = known.map_err(failed)?;

@@ -129,7 +129,7 @@ fn verify(ebpf: &mut Ebpf) -> Result<(), InterceptError> {
             .programs_mut()
             .filter(|(name, _)| PROGRAMS.contains(name) || OPTIONAL.contains(name));
         let running: Vec<_> = wanted
-            .map(|(name, program)| (name.to_owned(), scope.spawn(|| load_program(program))))
+            .map(|(name, program)| (name.to_owned(), scope.spawn(|| timed(program))))
             .collect();
         let ended = running.into_iter().map(|(name, thread)| {
             let outcome = thread.join().unwrap_or(Err(ProgramError::NotLoaded));
@@ -142,6 +142,21 @@ fn verify(ebpf: &mut Ebpf) -> Result<(), InterceptError> {
         outcome
             .ok_or_else(|| no_such(name))?
             .map_err(|e| refused(name, e))?;
+    }
+    Ok(())
+}
+
+/// Loads a program, and notes what the kernel had to do for it.
+fn timed(program: &mut Program) -> Result<(), ProgramError> {
+    let started = std::time::Instant::now();
+    load_program(program)?;
+    if let Ok(info) = program.info() {
+        tracing::debug!(
+            program = info.name_as_str(),
+            instructions = info.verified_instruction_count(),
+            micros = started.elapsed().as_micros(),
+            "verified"
+        );
     }
     Ok(())
 }

@@ -89,21 +89,6 @@ struct Info {
     info: u64,
 }
 
-/// The part for `BPF_PROG_QUERY`.
-#[repr(C)]
-struct Query {
-    target_fd: u32,
-    attach_type: u32,
-    query_flags: u32,
-    attach_flags: u32,
-    prog_ids: u64,
-    prog_cnt: u32,
-    pad: u32,
-}
-
-/// `BPF_F_QUERY_EFFECTIVE`: all that run, not only what is attached here.
-const EFFECTIVE: u32 = 1;
-
 /// Beginning of `struct bpf_link_info` for a cgroup link.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
@@ -367,29 +352,6 @@ pub(crate) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkPlace> {
 pub(crate) enum Direction {
     Ingress = 0,
     Egress = 1,
-}
-
-/// Ids of the programs that filter the packets of sockets made in the cgroup with this open directory: those attached
-/// there and those above.
-///
-/// # Errors
-/// `ENOSPC` with more than 64 of them, `EPERM` without CAP_NET_ADMIN, `EBADF` if that is no cgroup v2 directory.
-pub(crate) fn effective_filters(
-    cgroup: BorrowedFd<'_>,
-    direction: Direction,
-) -> io::Result<Vec<u32>> {
-    let mut ids = [0u32; 64];
-    let mut attr = Query {
-        target_fd: number(cgroup),
-        attach_type: direction as u32,
-        query_flags: EFFECTIVE,
-        attach_flags: 0,
-        prog_ids: ids.as_mut_ptr() as u64,
-        prog_cnt: 64,
-        pad: 0,
-    };
-    bpf(Command::ProgQuery, &mut attr)?;
-    Ok(ids[..ids.len().min(attr.prog_cnt as usize)].to_vec())
 }
 
 /// An event out of the ring buffer's bytes; `None` if they are too few.
