@@ -41,6 +41,15 @@ pub enum Service {
 }
 
 impl Service {
+    /// Every one.
+    pub const ALL: [Self; 5] = [
+        Self::AzureImds,
+        Self::AzureWireserver,
+        Self::AwsImds,
+        Self::AwsContainer,
+        Self::GcpMetadata,
+    ];
+
     /// What an endpoint of this name (as in the configuration) and cloud speaks. An endpoint that the operator added
     /// speaks its cloud's instance metadata dialect.
     pub fn of_endpoint(name: &str, cloud: Cloud) -> Self {

@@ -13,8 +13,7 @@ use std::borrow::Cow;
 
 use crate::decision::{Denial, DenyReason};
 use crate::http::Violation;
-use crate::imds::Malformed;
-use crate::request::Cloud;
+use crate::imds::{Malformed, Service};
 
 pub use status::reason_phrase;
 
@@ -65,11 +64,17 @@ pub struct Response {
     pub close: bool,
 }
 
-/// The response to an outcome, in a cloud's dialect.
+/// The response to an outcome, in the words of the service that was dialled.
 ///
-/// Azure's is the only one yet; another cloud's callers get the same statuses with Azure's JSON, never a success.
-pub fn respond(_cloud: Cloud, outcome: &Outcome<'_>) -> Response {
-    azure::respond(outcome)
+/// A dialect that isn't spoken yet has Azure's words: the same statuses, and never a success, for nothing parses there.
+pub fn respond(service: Service, outcome: &Outcome<'_>) -> Response {
+    match service {
+        Service::AzureImds
+        | Service::AzureWireserver
+        | Service::AwsImds
+        | Service::AwsContainer
+        | Service::GcpMetadata => azure::respond(outcome),
+    }
 }
 
 impl Response {

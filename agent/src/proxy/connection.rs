@@ -9,7 +9,7 @@ use std::sync::Arc;
 use imds_guard_core::audit;
 use imds_guard_core::decision::DenyReason;
 use imds_guard_core::http::Violation;
-use imds_guard_core::request::Cloud;
+use imds_guard_core::imds::Service;
 use imds_guard_core::respond::{Outcome, respond};
 use imds_guard_core::seam;
 use tokio::net::TcpStream;
@@ -28,6 +28,9 @@ use super::{Proxy, http1, linger};
 use crate::caller::{Caller, Guest};
 use crate::intercept::guests;
 use crate::upstream::Own;
+
+/// In whose words somebody is refused of whom it isn't known what was dialled.
+pub(crate) const UNKNOWN: Service = Service::AzureImds;
 
 /// One connection of a recorded caller.
 #[derive(Debug)]
@@ -86,10 +89,12 @@ async fn serve_caller(proxy: Rc<Proxy>, stream: TcpStream, caller: Option<Caller
         (Ok(seat), Some(caller)) => attributed(proxy, socket, caller, seat).await,
         (Ok(_seat), None) => unattributed(&proxy, socket).await,
         (Err(full), caller) => {
+            let policy = proxy.policy();
+            let service = service(caller.as_ref().and_then(|caller| policy.door(caller)));
             let mut record = proxy.record(caller);
             record.reason = Some(full.name());
             record.outcome = audit::Outcome::Throttled;
-            let answer = respond(Cloud::Azure, &Outcome::Throttled { retry_after: 1 });
+            let answer = respond(service, &Outcome::Throttled { retry_after: 1 });
             record.status = answer.status;
             // No farewell: there is no seat for one to be held on.
             drop(socket.try_write(&answer.to_bytes()));
@@ -102,7 +107,7 @@ async fn unattributed(proxy: &Proxy, socket: Socket) {
         let mut record = proxy.record(None);
         record.outcome = audit::Outcome::Denied;
         record.reason = Some("unattributed");
-        let answer = respond(Cloud::Azure, &Outcome::Unserved(DenyReason::Unattributed));
+        let answer = respond(UNKNOWN, &Outcome::Unserved(DenyReason::Unattributed));
         record.status = answer.status;
         answer
     };
@@ -131,15 +136,21 @@ async fn attributed(proxy: Rc<Proxy>, socket: Socket, caller: Caller, _seat: Sea
     }
 }
 
+/// What is spoken where a connection came to.
+pub(crate) fn service(door: Option<Door>) -> Service {
+    door.map_or(UNKNOWN, |door| door.arrival.service)
+}
+
 impl Connection {
     /// Answers what the gate refused, records it, and closes.
     async fn violated(&self, violation: Violation) {
         let answer = {
             let mut record = self.proxy.record(Some(self.caller.clone()));
             record.outcome = audit::Outcome::Refused;
-            record.mode = self.door(&self.proxy.policy()).map(|door| door.mode);
+            let door = self.door(&self.proxy.policy());
+            record.mode = door.map(|door| door.mode);
             record.reason = Some(violation.name());
-            let answer = respond(Cloud::Azure, &Outcome::Violation(violation));
+            let answer = respond(service(door), &Outcome::Violation(violation));
             record.status = answer.status;
             answer
         };

@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use imds_guard_core::audit;
 use imds_guard_core::decision::{Denial, DenyReason};
-use imds_guard_core::imds::Malformed;
 use imds_guard_core::imds::azure::instance::InstanceFault;
-use imds_guard_core::request::Cloud;
+use imds_guard_core::imds::{Malformed, Service};
 use imds_guard_core::respond::{Outcome, respond};
 use imds_guard_core::seam::Refusal;
 
@@ -49,12 +48,12 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    /// The response, and the record's words for it.
-    pub(crate) fn reply(self, record: &mut Record) -> Reply {
+    /// The response, in the words of `service`, and the record's words for it.
+    pub(crate) fn reply(self, service: Service, record: &mut Record) -> Reply {
         let (outcome, reason) = self.word();
         record.outcome = outcome;
         record.reason = reason;
-        let response = respond(Cloud::Azure, &self.outcome());
+        let response = respond(service, &self.outcome());
         if let Self::Denied(denial) = self {
             record.denial = Some(denial);
         }

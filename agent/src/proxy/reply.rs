@@ -5,7 +5,7 @@ use std::cell::RefCell;
 
 use hyper::body::Bytes;
 use hyper::{StatusCode, header};
-use imds_guard_core::request::Cloud;
+use imds_guard_core::imds::Service;
 use imds_guard_core::respond::{self, Outcome, reason_phrase, respond};
 use imds_guard_core::secret::Secret;
 
@@ -52,14 +52,20 @@ impl Reply {
     }
 }
 
-/// The heads of successes, ready but for what the moment adds, and the `Date` of this second.
+/// The heads of successes of each service, ready but for what the moment adds, and the `Date` of this second.
 #[derive(Debug)]
 pub(crate) struct Replies {
+    of: [(Service, Heads); Service::ALL.len()],
+    date: RefCell<(i64, String)>,
+}
+
+/// One service's.
+#[derive(Debug)]
+struct Heads {
     json: Vec<u8>,
     text: Vec<u8>,
     /// What stands beside the real service's status and media type.
     forwarded: Vec<u8>,
-    date: RefCell<(i64, String)>,
 }
 
 /// Statuses without a body and without a length (RFC 9110, 6.4.1 and 8.6).
@@ -67,56 +73,24 @@ const BODILESS: [StatusCode; 2] = [StatusCode::NO_CONTENT, StatusCode::NOT_MODIF
 /// Written here, for each answer anew.
 const OURS: [&str; 3] = ["content-length", "connection", "date"];
 
-impl Replies {
+impl Heads {
     /// As core's table has them.
-    pub(crate) fn new() -> Self {
+    fn new(service: Service) -> Self {
         let ready = |outcome| {
             let mut head = Vec::new();
-            let row = respond(Cloud::Azure, &outcome);
+            let row = respond(service, &outcome);
             begin(&mut head, row.status, reason_phrase(row.status));
             headers(&mut head, &row, None);
             head
         };
         let mut forwarded = Vec::new();
-        let row = respond(Cloud::Azure, &Outcome::Json(""));
+        let row = respond(service, &Outcome::Json(""));
         headers(&mut forwarded, &row, Some(header::CONTENT_TYPE.as_str()));
         Self {
             json: ready(Outcome::Json("")),
             text: ready(Outcome::Text("")),
             forwarded,
-            date: RefCell::new((i64::MIN, String::new())),
         }
-    }
-
-    /// Appends the reply's head to `to`, and returns the body that follows it.
-    pub(crate) fn write(&self, reply: Reply, after: After, to: &mut Vec<u8>) -> Bytes {
-        let mut has_body = true;
-        let body = match reply {
-            Reply::Json(body) => {
-                to.extend_from_slice(&self.json);
-                body
-            }
-            // It leaves here, to the caller whose request was permitted.
-            Reply::Credential { body, .. } => {
-                to.extend_from_slice(&self.json);
-                body.expose().clone()
-            }
-            Reply::Text(body) => {
-                to.extend_from_slice(&self.text);
-                body
-            }
-            Reply::Forwarded(answer) => {
-                has_body = !BODILESS.contains(&answer.status);
-                self.forwarded(answer, to)
-            }
-            Reply::Table(row) => {
-                begin(to, row.status, reason_phrase(row.status));
-                headers(to, &row, None);
-                row.body.into()
-            }
-        };
-        self.end(after, has_body.then_some(body.len()), to);
-        if has_body { body } else { Bytes::new() }
     }
 
     /// Our own headers on the real service's status, media type and body.
@@ -130,8 +104,62 @@ impl Replies {
         if let Some(seconds) = answer.retry_after {
             field(to, header::RETRY_AFTER.as_str(), seconds.as_bytes());
         }
-        // As above: what was forwarded may hold a credential.
+        // It leaves here, to the caller whose request was permitted.
         answer.body.expose().clone()
+    }
+}
+
+impl Replies {
+    /// Of every service.
+    pub(crate) fn new() -> Self {
+        Self {
+            of: Service::ALL.map(|service| (service, Heads::new(service))),
+            date: RefCell::new((i64::MIN, String::new())),
+        }
+    }
+
+    fn heads(&self, service: Service) -> &Heads {
+        let [(_, first), ..] = &self.of;
+        let found = self.of.iter().find(|(of, _)| *of == service);
+        found.map_or(first, |(_, heads)| heads)
+    }
+
+    /// Appends the head of `service`'s reply to `to`, and returns the body that follows it.
+    pub(crate) fn write(
+        &self,
+        service: Service,
+        reply: Reply,
+        after: After,
+        to: &mut Vec<u8>,
+    ) -> Bytes {
+        let heads = self.heads(service);
+        let mut has_body = true;
+        let body = match reply {
+            Reply::Json(body) => {
+                to.extend_from_slice(&heads.json);
+                body
+            }
+            // As below: to the caller whose request was permitted.
+            Reply::Credential { body, .. } => {
+                to.extend_from_slice(&heads.json);
+                body.expose().clone()
+            }
+            Reply::Text(body) => {
+                to.extend_from_slice(&heads.text);
+                body
+            }
+            Reply::Forwarded(answer) => {
+                has_body = !BODILESS.contains(&answer.status);
+                heads.forwarded(answer, to)
+            }
+            Reply::Table(row) => {
+                begin(to, row.status, reason_phrase(row.status));
+                headers(to, &row, None);
+                row.body.into()
+            }
+        };
+        self.end(after, has_body.then_some(body.len()), to);
+        if has_body { body } else { Bytes::new() }
     }
 
     /// What only the moment knows.
@@ -193,7 +221,7 @@ mod tests {
 
     fn written(reply: Reply, after: After) -> (String, Bytes) {
         let mut head = Vec::new();
-        let body = Replies::new().write(reply, after, &mut head);
+        let body = Replies::new().write(Service::AzureImds, reply, after, &mut head);
         (String::from_utf8(head).unwrap(), body)
     }
 
@@ -215,7 +243,7 @@ mod tests {
 
     #[test]
     fn each_header_stands_once_and_a_row_keeps_its_own() {
-        let row = respond(Cloud::Azure, &Outcome::Throttled { retry_after: 7 });
+        let row = respond(Service::AzureImds, &Outcome::Throttled { retry_after: 7 });
         let (head, _) = written(Reply::Table(row), After::GoesOn);
         assert!(
             head.starts_with("HTTP/1.1 429 Too Many Requests\r\n"),

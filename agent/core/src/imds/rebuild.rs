@@ -1,8 +1,8 @@
 //! The request as it goes upstream: made from the parsed form alone, so that the upstream reads what policy read.
 //! Must never: copy a header of the caller's, but for the `x-ms-*` ones without which the wireserver answers nothing.
 
-use super::{Asked, Call, azure, path, query};
-use crate::request::AzureIdentity;
+use super::{Asked, Call, azure};
+use crate::policy::Identity;
 
 /// A request to send to the real service. The body, if there is one, goes with it unchanged and with its exact length.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,18 +17,12 @@ pub struct Rebuilt {
 }
 
 impl Call {
-    /// The canonical request for the real service. `pinned` fills in the identity selector of an Azure token request that
-    /// has none; where the caller wrote one, policy has already found it equal.
-    pub fn rebuild(&self, pinned: Option<&AzureIdentity>) -> Rebuilt {
-        let mut target = path::encode(&self.path);
-        let Asked::Azure(ask) = &self.asked;
-        if let azure::Ask::Token(token) = ask {
-            token.push_query(&mut target, pinned);
-        } else {
-            for (name, value) in &self.query {
-                query::push_pair(&mut target, name, value);
-            }
-        }
+    /// The canonical request for the real service. `pinned` is the identity that the grant names: each dialect fills it in
+    /// where the request names none; where the caller wrote one, policy has already found it equal.
+    pub fn rebuild(&self, pinned: Option<&Identity>) -> Rebuilt {
+        let target = match &self.asked {
+            Asked::Azure(ask) => azure::target(self, ask, pinned),
+        };
         Rebuilt {
             method: self.method,
             target,

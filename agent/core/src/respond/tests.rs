@@ -56,7 +56,7 @@ fn failures() -> Vec<Response> {
     outcomes.extend(malformed().into_iter().map(Outcome::Malformed));
     outcomes
         .iter()
-        .map(|outcome| respond(Cloud::Azure, outcome))
+        .map(|outcome| respond(Service::AzureImds, outcome))
         .collect()
 }
 
@@ -71,7 +71,7 @@ fn header<'a>(response: &'a Response, name: &str) -> Option<&'a str> {
 }
 
 fn one(outcome: Outcome<'_>) -> (u16, Value, Response) {
-    let response = respond(Cloud::Azure, &outcome);
+    let response = respond(Service::AzureImds, &outcome);
     (
         response.status,
         serde_json::from_slice(&response.body).unwrap(),
@@ -82,8 +82,8 @@ fn one(outcome: Outcome<'_>) -> (u16, Value, Response) {
 #[test]
 fn every_response_is_closed_to_caches_and_sniffers() {
     for response in failures().into_iter().chain([
-        respond(Cloud::Azure, &Outcome::Json("{}")),
-        respond(Cloud::Azure, &Outcome::Text("x")),
+        respond(Service::AzureImds, &Outcome::Json("{}")),
+        respond(Service::AzureImds, &Outcome::Text("x")),
     ]) {
         assert_eq!(
             header(&response, "Content-Length"),
@@ -188,7 +188,7 @@ fn what_sdks_probe_for() {
 
 #[test]
 fn the_bytes_after_a_violation() {
-    let bytes = respond(Cloud::Azure, &Outcome::Violation(Violation::BareLf)).to_bytes();
+    let bytes = respond(Service::AzureImds, &Outcome::Violation(Violation::BareLf)).to_bytes();
     assert_eq!(
         String::from_utf8(bytes).unwrap(),
         "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: 73\r\n\
