@@ -4,10 +4,12 @@
 //! addresses, errors of libraries), reflect input, or say "unreachable": Python's and JavaScript's SDKs take a 403 with
 //! that word for "no metadata service here" and go on to the next credential source without telling anyone.
 
+mod aws;
 mod azure;
 mod status;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use std::borrow::Cow;
 
@@ -24,6 +26,17 @@ pub enum Outcome<'a> {
     Json(&'a str),
     /// Text for the caller.
     Text(&'a str),
+    /// Bytes for the caller that are nothing we know.
+    Octets(&'a [u8]),
+    /// AWS: a session token.
+    Session {
+        /// The token. A value that leaves here.
+        token: &'a str,
+        /// How long it lives, in seconds.
+        ttl: u32,
+    },
+    /// AWS: the session token isn't the caller's, was altered, or has expired.
+    Unauthorized,
     /// The head broke HTTP's rules. The connection closes.
     Violation(Violation),
     /// The request broke its dialect's rules.
@@ -69,11 +82,11 @@ pub struct Response {
 /// A dialect that isn't spoken yet has Azure's words: the same statuses, and never a success, for nothing parses there.
 pub fn respond(service: Service, outcome: &Outcome<'_>) -> Response {
     match service {
-        Service::AzureImds
-        | Service::AzureWireserver
-        | Service::AwsImds
-        | Service::AwsContainer
-        | Service::GcpMetadata => azure::respond(outcome),
+        Service::AwsImds => aws::respond(aws::Shape::Imds, outcome),
+        Service::AwsContainer => aws::respond(aws::Shape::Container, outcome),
+        Service::AzureImds | Service::AzureWireserver | Service::GcpMetadata => {
+            azure::respond(outcome)
+        }
     }
 }
 

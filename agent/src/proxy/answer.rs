@@ -1,6 +1,7 @@
 //! From a permit to an answer: the real service's ([`forward`]), or one that is made here, each dialect in a module of its
 //! own. Every function here takes the permit; none decides anything.
 
+mod aws;
 mod azure;
 mod forward;
 
@@ -8,6 +9,7 @@ use std::rc::Rc;
 
 use imds_guard_core::decision::{Grant, Permit};
 use imds_guard_core::imds::{Asked, Call};
+use imds_guard_core::policy::Mode;
 use imds_guard_core::request::Request;
 
 pub(crate) use azure::Token;
@@ -15,7 +17,7 @@ pub(crate) use azure::Token;
 use super::connection::Connection;
 use super::failure::Failure;
 use super::gate::Gate;
-use super::policy::Policy;
+use super::policy::{Door, Policy};
 use super::record::Record;
 use super::reply::Reply;
 use super::socket::Socket;
@@ -40,10 +42,30 @@ impl Permitted<'_> {
         can_be_recorded(self.on, self.call)?;
         match (self.permit.grant(), &self.call.asked) {
             (Grant::Forward { identity }, Asked::Azure(_)) => {
-                forward::forward(self, identity.as_deref(), gate).await
+                forward::forward(self, self.call.rebuild(identity.as_deref()), gate).await
             }
             (_, Asked::Azure(ask)) => azure::made(self, ask, record).await,
+            (_, Asked::Aws(ask)) => aws::made(self, ask, gate).await,
         }
+    }
+
+    /// Mode of the endpoint that was dialled.
+    fn mode(&self) -> Result<Mode, Failure> {
+        let door = self.on.door(self.policy).ok_or(Failure::NotServed)?;
+        Ok(door.mode)
+    }
+}
+
+/// What a dialect answers or refuses before anyone asks who the caller is and what it may have: nothing that differs from one
+/// caller to the next.
+pub(crate) fn at_once(
+    on: &Connection,
+    door: Door,
+    call: &Rc<Call>,
+) -> Result<Option<Reply>, Failure> {
+    match &call.asked {
+        Asked::Azure(_) => Ok(None),
+        Asked::Aws(ask) => aws::at_once(on, door, call, ask),
     }
 }
 

@@ -1,7 +1,7 @@
 //! One accepted connection: who is on it, where it came to, and its life from accept to the last byte. What is asked on it
 //! is judged in [`super::exchange`], one request at a time; this module never looks at a request.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use imds_guard_core::audit;
 use imds_guard_core::decision::DenyReason;
 use imds_guard_core::http::Violation;
-use imds_guard_core::imds::Service;
+use imds_guard_core::imds::{Call, Service};
 use imds_guard_core::respond::{Outcome, respond};
 use imds_guard_core::seam;
 use tokio::net::TcpStream;
@@ -22,6 +22,7 @@ use super::ready::Served;
 use super::record::{Lines, Record};
 use super::seam::AskError;
 use super::seats::{Holder, Seat};
+use super::session_token::TokenHolder;
 use super::sessions::Session;
 use super::socket::Socket;
 use super::{Proxy, http1, linger};
@@ -42,6 +43,9 @@ pub(crate) struct Connection {
     /// To the real service in this caller's place, where one is dialled for it.
     pub(crate) upstream: Own,
     pub(crate) served: Served,
+    /// The call whose session token was opened last, and when that ends.
+    pub(crate) opened: RefCell<Option<(Rc<Call>, u64)>>,
+    holder: OnceCell<TokenHolder>,
     lines: Rc<Lines>,
     session: RefCell<Option<Rc<Session>>>,
     door: RefCell<Option<(u64, Option<Door>)>>,
@@ -122,6 +126,8 @@ async fn attributed(proxy: Rc<Proxy>, socket: Socket, caller: Caller, _seat: Sea
         memo: Memo::default(),
         upstream: Own::default(),
         served: Served::default(),
+        opened: RefCell::default(),
+        holder: OnceCell::new(),
         lines: Rc::default(),
         session: RefCell::default(),
         door: RefCell::default(),
@@ -166,6 +172,12 @@ impl Connection {
             epoch,
             Some(Rc::clone(&self.lines)),
         )
+    }
+
+    /// Whom session tokens on this connection are for.
+    pub(crate) fn holder(&self) -> &TokenHolder {
+        self.holder
+            .get_or_init(|| self.proxy.tokens.holder(&self.caller))
     }
 
     /// The process on this connection, attested at its first request.

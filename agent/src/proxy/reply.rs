@@ -13,13 +13,20 @@ use super::clock::unix_now;
 use super::http1::After;
 use crate::upstream;
 
+/// Form of a body that is made here. The media type is the dialect's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    Json,
+    Text,
+    /// Nothing we know.
+    Octets,
+}
+
 /// What is answered.
 #[derive(Debug)]
 pub(crate) enum Reply {
-    /// JSON made here.
-    Json(Bytes),
-    /// Text made here.
-    Text(Bytes),
+    /// Made here.
+    Made(Form, Bytes),
     /// JSON that holds a credential, and whether it had to be fetched.
     Credential {
         /// The body.
@@ -37,7 +44,7 @@ impl Reply {
     /// The status that it will have.
     pub(crate) fn status(&self) -> u16 {
         match self {
-            Self::Json(_) | Self::Text(_) | Self::Credential { .. } => 200,
+            Self::Made(..) | Self::Credential { .. } => 200,
             Self::Forwarded(answer) => answer.status.as_u16(),
             Self::Table(response) => response.status,
         }
@@ -64,6 +71,7 @@ pub(crate) struct Replies {
 struct Heads {
     json: Vec<u8>,
     text: Vec<u8>,
+    octets: Vec<u8>,
     /// What stands beside the real service's status and media type.
     forwarded: Vec<u8>,
 }
@@ -89,6 +97,7 @@ impl Heads {
         Self {
             json: ready(Outcome::Json("")),
             text: ready(Outcome::Text("")),
+            octets: ready(Outcome::Octets(b"")),
             forwarded,
         }
     }
@@ -135,18 +144,18 @@ impl Replies {
         let heads = self.heads(service);
         let mut has_body = true;
         let body = match reply {
-            Reply::Json(body) => {
-                to.extend_from_slice(&heads.json);
+            Reply::Made(form, body) => {
+                to.extend_from_slice(match form {
+                    Form::Json => &heads.json,
+                    Form::Text => &heads.text,
+                    Form::Octets => &heads.octets,
+                });
                 body
             }
             // As below: to the caller whose request was permitted.
             Reply::Credential { body, .. } => {
                 to.extend_from_slice(&heads.json);
                 body.expose().clone()
-            }
-            Reply::Text(body) => {
-                to.extend_from_slice(&heads.text);
-                body
             }
             Reply::Forwarded(answer) => {
                 has_body = !BODILESS.contains(&answer.status);
@@ -227,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_head_has_a_length_and_a_date_and_says_what_becomes_of_the_connection() {
-        let (head, body) = written(Reply::Json("{}".into()), After::GoesOn);
+        let (head, body) = written(Reply::Made(Form::Json, "{}".into()), After::GoesOn);
         assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
         assert!(head.ends_with("\r\n\r\n"), "{head}");
         assert!(head.contains("\r\ncontent-length: 2\r\n"), "{head}");
@@ -235,9 +244,9 @@ mod tests {
         assert!(head.contains("\r\ncache-control: no-store\r\n"), "{head}");
         assert!(!head.contains("connection"), "{head}");
         assert_eq!(body, "{}");
-        let (head, _) = written(Reply::Text("x".into()), After::Ends);
+        let (head, _) = written(Reply::Made(Form::Text, "x".into()), After::Ends);
         assert!(head.contains("\r\nconnection: close\r\n"), "{head}");
-        let (head, _) = written(Reply::Text("x".into()), After::GoesOnAsAsked);
+        let (head, _) = written(Reply::Made(Form::Text, "x".into()), After::GoesOnAsAsked);
         assert!(head.contains("\r\nconnection: keep-alive\r\n"), "{head}");
     }
 

@@ -24,7 +24,9 @@ fuzz_target!(|input: &[u8]| {
             assert!(bytes.len() <= HEAD_LIMIT);
             return;
         }
-        Verdict::Violation(violation) => respond(Service::AzureImds, &Outcome::Violation(violation)),
+        Verdict::Violation(violation) => {
+            respond(Service::AzureImds, &Outcome::Violation(violation))
+        }
         Verdict::Head(head) => {
             assert!(head.len <= HEAD_LIMIT && head.len <= bytes.len());
             let head = &bytes[..head.len];

@@ -190,6 +190,7 @@ fn request(ask: &Ask, method: &str, path: &Arc<str>, segments: &[String]) -> Req
             cloud,
             path,
             subtree: !vocabulary::is_leaf(segments),
+            imdsv1: false,
         },
     }
 }

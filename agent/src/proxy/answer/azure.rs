@@ -24,7 +24,7 @@ use crate::proxy::failure::Failure;
 use crate::proxy::policy::Policy;
 use crate::proxy::ready::Part;
 use crate::proxy::record::Record;
-use crate::proxy::reply::Reply;
+use crate::proxy::reply::{Form, Reply};
 use crate::proxy::seam::AskError;
 
 /// What the grant gives for `ask`, where it isn't the real service's to answer.
@@ -58,20 +58,20 @@ pub(super) async fn made(
 fn fixed(of: &Permitted<'_>, document: &Arc<Document>, ask: &Ask) -> Result<Reply, Failure> {
     let Permitted { on, call, .. } = of;
     match ask {
-        Ask::Versions => Ok(Reply::Json(answer::versions().into())),
+        Ask::Versions => Ok(Reply::Made(Form::Json, answer::versions().into())),
         Ask::Instance(ask) => {
             if let Some(part) = on.served.part(document, call) {
-                return Ok(reply(part));
+                return Ok(Reply::Made(part.0, part.1));
             }
             let part = part(of.policy, document, ask, call)?;
             on.served.keep(document, call, part.clone());
-            Ok(reply(part))
+            Ok(Reply::Made(part.0, part.1))
         }
         Ask::IdentityInfo => document
             .instance
             .pointer("/compute/tenantId")
             .and_then(serde_json::Value::as_str)
-            .map(|tenant| Reply::Json(answer::identity_info(tenant).into()))
+            .map(|tenant| Reply::Made(Form::Json, answer::identity_info(tenant).into()))
             .ok_or(Failure::NotServed),
         Ask::Token(_) | Ask::ForwardOnly => Err(Failure::NotServed),
     }
@@ -89,19 +89,11 @@ fn part(
         return Ok(ready);
     }
     let part = match instance::render(&document.instance, ask)? {
-        Rendered::Json(json) => (true, Bytes::from(json)),
-        Rendered::Text(text) => (false, Bytes::from(text)),
+        Rendered::Json(json) => (Form::Json, Bytes::from(json)),
+        Rendered::Text(text) => (Form::Text, Bytes::from(text)),
     };
     policy.ready.keep(document, target, part.clone());
     Ok(part)
-}
-
-fn reply((json, body): Part) -> Reply {
-    if json {
-        Reply::Json(body)
-    } else {
-        Reply::Text(body)
-    }
 }
 
 /// A token that the guard signed.
