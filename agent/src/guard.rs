@@ -17,6 +17,7 @@ mod notify;
 mod policy;
 mod seam;
 mod service;
+mod session_key;
 mod spaces;
 mod start;
 

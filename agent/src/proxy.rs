@@ -31,6 +31,7 @@ mod run;
 mod sandbox;
 pub(crate) mod seam;
 mod seats;
+mod session_token;
 mod sessions;
 mod sink;
 mod socket;
@@ -52,6 +53,7 @@ pub(crate) struct Proxy {
     seam: Rc<seam::Seam>,
     policy: RefCell<Rc<policy::Policy>>,
     sessions: Rc<sessions::Sessions>,
+    tokens: session_token::Sealer,
     seats: Rc<seats::Seats>,
     rates: rates::Rates,
     broker: Broker<answer::Token, seam::AskError>,
@@ -66,6 +68,7 @@ impl Proxy {
         kernel: Rc<dyn kernel::Kernel>,
         seam: Rc<seam::Seam>,
         policy: policy::Policy,
+        tokens: session_token::Sealer,
         audit: OwnedFd,
         most: usize,
     ) -> Rc<Self> {
@@ -76,6 +79,7 @@ impl Proxy {
             seam,
             policy: RefCell::new(Rc::new(policy)),
             sessions: Rc::default(),
+            tokens,
             // A quarter for each: it takes four identities to fill the room.
             seats: seats::Seats::new(most, most.div_ceil(4)),
             rates: rates::Rates::default(),

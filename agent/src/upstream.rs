@@ -5,12 +5,15 @@
 //! Each socket is marked in the kernel before it connects ([`Kernel::mark_upstream`]): that mark, and nothing else, lets it through our
 //! own interception.
 
+mod session;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
@@ -67,6 +70,19 @@ pub(crate) enum UpstreamError {
     /// It answered with an interim status that nobody asked for, such as a change of protocol.
     #[error("the metadata service answered with an interim status")]
     Interim,
+    /// It gives us no session token.
+    #[error(
+        "the metadata service refuses a session token ({0}): is the instance's HttpEndpoint enabled?"
+    )]
+    NoSession(StatusCode),
+    /// It seems to give us one, and the answer doesn't come.
+    #[error(
+        "no answer to the request for a session token: where this host is more than one hop away from the metadata service, raise the instance's HttpPutResponseHopLimit"
+    )]
+    SessionLate,
+    /// What it gives us is none.
+    #[error("the metadata service gave something that is no session token")]
+    SessionToken,
     /// Core rebuilt something that is no request. A bug, refused rather than sent.
     #[error("not a request: {0}")]
     Request(#[source] hyper::http::Error),
@@ -108,7 +124,11 @@ pub(crate) enum Way<'a> {
 
 /// The connection to the real service that belongs to one connection of a caller.
 #[derive(Debug, Default)]
-pub(crate) struct Own(RefCell<Option<Line>>);
+pub(crate) struct Own {
+    line: RefCell<Option<Line>>,
+    /// AWS: got over it.
+    session: RefCell<Option<Secret<Arc<str>>>>,
+}
 
 type Line = SendRequest<Full<Bytes>>;
 
@@ -117,6 +137,7 @@ type Line = SendRequest<Full<Bytes>>;
 pub(crate) struct Upstream {
     kernel: Rc<dyn Kernel>,
     idle: RefCell<HashMap<Endpoint, Vec<Line>>>,
+    sessions: session::Sessions,
 }
 
 impl Upstream {
@@ -125,6 +146,7 @@ impl Upstream {
         Self {
             kernel,
             idle: RefCell::default(),
+            sessions: session::Sessions::default(),
         }
     }
 
@@ -143,8 +165,8 @@ impl Upstream {
             .map_err(|_| UpstreamError::Late)?
     }
 
-    /// A kept connection may have been closed by the other side at any time. Then, and only for a GET of which no answer
-    /// has begun, the request is sent once more, over a new one.
+    /// A kept connection may have been closed by the other side at any time. Then, and only for what changes nothing and of
+    /// which no answer has begun, the request is sent once more, over a new one.
     async fn attempt(
         &self,
         way: Way<'_>,
@@ -156,7 +178,7 @@ impl Upstream {
             let request = outbound(endpoint, rebuilt, body.clone())?;
             match line.send_request(request).await {
                 Ok(response) => return self.finish(way, endpoint, line, response).await,
-                Err(error) if rebuilt.method != "GET" || !is_stale(&error) => {
+                Err(error) if !rebuilt.is_repeatable() || !is_stale(&error) => {
                     return Err(UpstreamError::Broken(error));
                 }
                 Err(_) => self.forget(way, endpoint),
@@ -173,7 +195,7 @@ impl Upstream {
 
     fn kept(&self, way: Way<'_>, endpoint: Endpoint) -> Option<Line> {
         if let Way::Caller { own, .. } = way {
-            return own.0.take().filter(Line::is_ready);
+            return own.line.take().filter(Line::is_ready);
         }
         let mut idle = self.idle.borrow_mut();
         let lines = idle.get_mut(&endpoint)?;
@@ -249,7 +271,7 @@ impl Upstream {
             return;
         }
         if let Way::Caller { own, .. } = way {
-            own.0.replace(Some(line));
+            own.line.replace(Some(line));
             return;
         }
         let mut idle = self.idle.borrow_mut();
@@ -307,6 +329,12 @@ fn outbound(
         .header(hyper::header::HOST, host);
     for (name, value) in &rebuilt.headers {
         request = request.header(name.as_str(), value.as_str());
+    }
+    if let Some((name, value)) = &rebuilt.secret {
+        let mut value =
+            HeaderValue::from_str(value.expose()).map_err(|e| UpstreamError::Request(e.into()))?;
+        value.set_sensitive(true);
+        request = request.header(*name, value);
     }
     request
         .body(Full::new(body))

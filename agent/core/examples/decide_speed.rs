@@ -74,6 +74,7 @@ fn main() -> std::io::Result<()> {
         cloud: Cloud::Azure,
         path: "/metadata/instance/compute/location".into(),
         subtree: false,
+        imdsv1: false,
     };
     let mut out = std::io::stdout();
     for rules in [10, 100_000] {

@@ -101,6 +101,9 @@ pub struct Exchange<'a> {
     /// The credential that was given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credential: Option<&'a Fingerprint>,
+    /// AWS: asked without a session token; the how manieth such request of its process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub imdsv1: Option<u64>,
     /// The process that asked; none where the kernel recorded nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub caller: Option<Caller>,

@@ -136,11 +136,13 @@ pub enum DenyReason {
     Expired,
     /// Nothing here can answer this (not configured, not emulated).
     NotServed,
+    /// AWS: asked without a session token (IMDSv1), which the rule that covers it doesn't allow.
+    Imdsv1,
 }
 
 impl DenyReason {
     /// Every reason there is.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Unattributed,
         Self::CallerChanged,
         Self::NoWorkload,
@@ -150,5 +152,6 @@ impl DenyReason {
         Self::OtherIdentity,
         Self::Expired,
         Self::NotServed,
+        Self::Imdsv1,
     ];
 }

@@ -4,6 +4,7 @@
 //! Must never: decide who may have what, or keep anything of the request that a later stage could read in another way.
 //! Everything that goes upstream is rebuilt from the parsed form ([`Call::rebuild`]).
 
+pub mod aws;
 pub mod azure;
 mod guard_headers;
 mod malformed;
@@ -41,6 +42,15 @@ pub enum Service {
 }
 
 impl Service {
+    /// Every one.
+    pub const ALL: [Self; 5] = [
+        Self::AzureImds,
+        Self::AzureWireserver,
+        Self::AwsImds,
+        Self::AwsContainer,
+        Self::GcpMetadata,
+    ];
+
     /// What an endpoint of this name (as in the configuration) and cloud speaks. An endpoint that the operator added
     /// speaks its cloud's instance metadata dialect.
     pub fn of_endpoint(name: &str, cloud: Cloud) -> Self {
@@ -94,6 +104,15 @@ pub struct Call {
 pub enum Asked {
     /// In Azure's dialect.
     Azure(azure::Ask),
+    /// In Amazon's.
+    Aws(aws::Ask),
+}
+
+impl Asked {
+    /// Whether it is of AWS and came without a session token.
+    pub fn is_imdsv1(&self) -> bool {
+        matches!(self, Self::Aws(ask) if ask.is_imdsv1())
+    }
 }
 
 /// Understands a request head that the scanner has passed.
@@ -104,8 +123,7 @@ pub fn parse(head: &RequestHead<'_>, arrival: &Arrival) -> Result<Call, Malforme
     guard_headers::check(head, arrival)?;
     match arrival.service {
         Service::AzureImds | Service::AzureWireserver => azure::parse(head, arrival),
-        Service::AwsImds | Service::AwsContainer | Service::GcpMetadata => {
-            Err(Malformed::UnknownService)
-        }
+        Service::AwsImds | Service::AwsContainer => aws::parse(head, arrival),
+        Service::GcpMetadata => Err(Malformed::UnknownService),
     }
 }

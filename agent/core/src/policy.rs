@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::request::Cloud;
 
+mod asked;
 mod compile;
 mod decide;
 pub mod diagnostic;
@@ -61,6 +62,13 @@ pub struct Identity {
     pub subject: Option<Arc<str>>,
     /// Lifetime of what is minted, in seconds.
     pub lifetime_seconds: u32,
+}
+
+impl Identity {
+    /// The name by which Amazon's metadata service knows its role.
+    pub fn role_name(&self) -> Option<&str> {
+        self.role.as_deref().map(resource::role_name)
+    }
 }
 
 /// How an identity's credential is obtained: `source = …`.

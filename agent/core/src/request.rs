@@ -26,6 +26,8 @@ pub enum Request {
         path: Arc<str>,
         /// Whether the answer shows everything below `path` as well. A deny below it then matches, too.
         subtree: bool,
+        /// AWS: asked without a session token. Only a rule that says `imdsv1` covers it.
+        imdsv1: bool,
     },
     /// Something that changes state, such as the approval of a scheduled event. A rule that allows to read never allows it.
     Write {
@@ -48,7 +50,12 @@ pub enum CredentialAsk {
         selector: Option<AzureIdentity>,
     },
     /// `GET /latest/meta-data/iam/security-credentials/<role>`
-    AwsRole { role: Arc<str> },
+    AwsRole {
+        /// None: the caller's own, whichever its rule names; so ask the list of roles, and containers for their credentials.
+        role: Option<Arc<str>>,
+        /// Asked without a session token. Only a rule that says `imdsv1` covers it.
+        imdsv1: bool,
+    },
     /// `GET .../service-accounts/<account>/token`
     GcpToken {
         account: Arc<str>,

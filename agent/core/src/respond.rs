@@ -4,17 +4,18 @@
 //! addresses, errors of libraries), reflect input, or say "unreachable": Python's and JavaScript's SDKs take a 403 with
 //! that word for "no metadata service here" and go on to the next credential source without telling anyone.
 
+mod aws;
 mod azure;
 mod status;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use std::borrow::Cow;
 
 use crate::decision::{Denial, DenyReason};
 use crate::http::Violation;
-use crate::imds::Malformed;
-use crate::request::Cloud;
+use crate::imds::{Malformed, Service};
 
 pub use status::reason_phrase;
 
@@ -25,6 +26,17 @@ pub enum Outcome<'a> {
     Json(&'a str),
     /// Text for the caller.
     Text(&'a str),
+    /// Bytes for the caller that are nothing we know.
+    Octets(&'a [u8]),
+    /// AWS: a session token.
+    Session {
+        /// The token. A value that leaves here.
+        token: &'a str,
+        /// How long it lives, in seconds.
+        ttl: u32,
+    },
+    /// AWS: the session token isn't the caller's, was altered, or has expired.
+    Unauthorized,
     /// The head broke HTTP's rules. The connection closes.
     Violation(Violation),
     /// The request broke its dialect's rules.
@@ -65,11 +77,17 @@ pub struct Response {
     pub close: bool,
 }
 
-/// The response to an outcome, in a cloud's dialect.
+/// The response to an outcome, in the words of the service that was dialled.
 ///
-/// Azure's is the only one yet; another cloud's callers get the same statuses with Azure's JSON, never a success.
-pub fn respond(_cloud: Cloud, outcome: &Outcome<'_>) -> Response {
-    azure::respond(outcome)
+/// A dialect that isn't spoken yet has Azure's words: the same statuses, and never a success, for nothing parses there.
+pub fn respond(service: Service, outcome: &Outcome<'_>) -> Response {
+    match service {
+        Service::AwsImds => aws::respond(aws::Shape::Imds, outcome),
+        Service::AwsContainer => aws::respond(aws::Shape::Container, outcome),
+        Service::AzureImds | Service::AzureWireserver | Service::GcpMetadata => {
+            azure::respond(outcome)
+        }
+    }
 }
 
 impl Response {

@@ -173,6 +173,7 @@ fn one_workload_that_gives_two_subjects_gives_none() {
         cloud: imds_guard_core::request::Cloud::Azure,
         path: "/metadata/instance/compute".into(),
         subtree: true,
+        imdsv1: false,
     };
     let caller = policy.identify(&both);
     assert!(matches!(
@@ -303,6 +304,7 @@ fn an_exact_grant_does_not_cover_a_recursive_read() {
             cloud: imds_guard_core::request::Cloud::Azure,
             path: "/metadata/instance/compute".into(),
             subtree,
+            imdsv1: false,
         };
         matches!(policy.decide(&caller, &read, 0), Decision::Allow(_))
     };

@@ -112,6 +112,7 @@ fn request() -> impl Strategy<Value = Request> {
             cloud: Cloud::Azure,
             path: path.into(),
             subtree,
+            imdsv1: false,
         }),
     ]
 }

@@ -77,6 +77,7 @@ fn read(cloud: Cloud, path: &str, subtree: bool) -> Request {
         cloud,
         path: path.into(),
         subtree,
+        imdsv1: false,
     }
 }
 
@@ -174,7 +175,12 @@ fn batch_has_a_role_of_its_own() {
             .contains("can't be served by this version")
     );
     let batch = "systemd:id:batch.service";
-    let role = |role: &str| Request::Credential(CredentialAsk::AwsRole { role: role.into() });
+    let role = |role: &str| {
+        Request::Credential(CredentialAsk::AwsRole {
+            role: Some(role.into()),
+            imdsv1: false,
+        })
+    };
     assert_eq!(
         refused(&compiled.policy, batch, &role("batch")),
         DenyReason::NotServed
@@ -325,7 +331,8 @@ fn legacy_until_a_date() {
     let legacy = Selectors::parse("systemd:id:legacy-worker.service unix:user:legacy").unwrap();
     let workload = policy.identify(&legacy);
     let role = Request::Credential(CredentialAsk::AwsRole {
-        role: "legacy-app".into(),
+        role: Some("legacy-app".into()),
+        imdsv1: true,
     });
     let Decision::Allow(permit) = policy.decide(&workload, &role, NOW) else {
         panic!();
@@ -420,6 +427,7 @@ read = ["azure:/metadata/versions"]
         cloud: Cloud::Azure,
         path: "/metadata/instance".into(),
         subtree: true,
+        imdsv1: false,
     };
     let nobody = |set: &PolicySet| set.decide(&set.identify(&Selectors::default()), &request, NOW);
     assert!(matches!(nobody(&set(text)), Decision::Deny(_)));

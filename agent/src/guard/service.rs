@@ -17,6 +17,7 @@ use super::child::{Running, Spawner};
 use super::notify::notify;
 use super::policy::Policy;
 use super::seam::{Door, Seam};
+use super::session_key::SessionKey;
 use super::spaces::Spaces;
 use super::{FAREWELL, GuardError, Options, start};
 use crate::attest::Attestor;
@@ -42,6 +43,7 @@ pub(super) struct Guard {
     listeners: Arc<Listeners>,
     spaces: Spaces,
     issuer_listener: Option<OwnedFd>,
+    session_key: SessionKey,
     events: Events,
     watch: Option<Watch>,
     /// When uplinks are looked for again.
@@ -93,6 +95,7 @@ impl Guard {
         let (uid, gid) = start::proxy_user(user.unwrap_or(&settings.proxy.user))?;
         let empty = start::run_directory(&options.run_dir)?;
         let lock = start::lock(&options.run_dir)?;
+        let session_key = SessionKey::open(&options.run_dir)?;
         let issuer = start::issuer(settings, &options.state_dir)?;
         let listen = settings.issuer.as_ref().and_then(|issuer| issuer.listen);
         let issuer_listener = listen
@@ -123,6 +126,7 @@ impl Guard {
             listeners,
             spaces: Spaces::new(namespaces),
             issuer_listener,
+            session_key,
             events,
             watch: start::watch(),
             uplinks_at: None,
@@ -296,7 +300,10 @@ impl Guard {
         all.extend(issuer.map(|fd| (WelcomeFd::IssuerListener, fd.as_fd())));
         let (named, fds): (Vec<_>, Vec<_>) = all.into_iter().unzip();
         let fds = fds.iter().map(|fd| fd.try_clone_to_owned());
-        Ok((named, fds.collect::<Result<_, _>>()?))
+        let (mut named, mut fds) = (named, fds.collect::<Result<Vec<_>, _>>()?);
+        named.push(WelcomeFd::SessionKey);
+        fds.push(self.session_key.file()?);
+        Ok((named, fds))
     }
 
     fn push_policy(&mut self) -> Result<(), String> {

@@ -1,7 +1,7 @@
 //! One accepted connection: who is on it, where it came to, and its life from accept to the last byte. What is asked on it
 //! is judged in [`super::exchange`], one request at a time; this module never looks at a request.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use imds_guard_core::audit;
 use imds_guard_core::decision::DenyReason;
 use imds_guard_core::http::Violation;
-use imds_guard_core::request::Cloud;
+use imds_guard_core::imds::{Call, Service};
 use imds_guard_core::respond::{Outcome, respond};
 use imds_guard_core::seam;
 use tokio::net::TcpStream;
@@ -22,12 +22,16 @@ use super::ready::Served;
 use super::record::{Lines, Record};
 use super::seam::AskError;
 use super::seats::{Holder, Seat};
+use super::session_token::TokenHolder;
 use super::sessions::Session;
 use super::socket::Socket;
 use super::{Proxy, http1, linger};
 use crate::caller::{Caller, Guest};
 use crate::intercept::guests;
 use crate::upstream::Own;
+
+/// In whose words somebody is refused of whom it isn't known what was dialled.
+pub(crate) const UNKNOWN: Service = Service::AzureImds;
 
 /// One connection of a recorded caller.
 #[derive(Debug)]
@@ -39,6 +43,9 @@ pub(crate) struct Connection {
     /// To the real service in this caller's place, where one is dialled for it.
     pub(crate) upstream: Own,
     pub(crate) served: Served,
+    /// The call whose session token was opened last, and when that ends.
+    pub(crate) opened: RefCell<Option<(Rc<Call>, u64)>>,
+    holder: OnceCell<TokenHolder>,
     lines: Rc<Lines>,
     session: RefCell<Option<Rc<Session>>>,
     door: RefCell<Option<(u64, Option<Door>)>>,
@@ -86,10 +93,12 @@ async fn serve_caller(proxy: Rc<Proxy>, stream: TcpStream, caller: Option<Caller
         (Ok(seat), Some(caller)) => attributed(proxy, socket, caller, seat).await,
         (Ok(_seat), None) => unattributed(&proxy, socket).await,
         (Err(full), caller) => {
+            let policy = proxy.policy();
+            let service = service(caller.as_ref().and_then(|caller| policy.door(caller)));
             let mut record = proxy.record(caller);
             record.reason = Some(full.name());
             record.outcome = audit::Outcome::Throttled;
-            let answer = respond(Cloud::Azure, &Outcome::Throttled { retry_after: 1 });
+            let answer = respond(service, &Outcome::Throttled { retry_after: 1 });
             record.status = answer.status;
             // No farewell: there is no seat for one to be held on.
             drop(socket.try_write(&answer.to_bytes()));
@@ -102,7 +111,7 @@ async fn unattributed(proxy: &Proxy, socket: Socket) {
         let mut record = proxy.record(None);
         record.outcome = audit::Outcome::Denied;
         record.reason = Some("unattributed");
-        let answer = respond(Cloud::Azure, &Outcome::Unserved(DenyReason::Unattributed));
+        let answer = respond(UNKNOWN, &Outcome::Unserved(DenyReason::Unattributed));
         record.status = answer.status;
         answer
     };
@@ -117,6 +126,8 @@ async fn attributed(proxy: Rc<Proxy>, socket: Socket, caller: Caller, _seat: Sea
         memo: Memo::default(),
         upstream: Own::default(),
         served: Served::default(),
+        opened: RefCell::default(),
+        holder: OnceCell::new(),
         lines: Rc::default(),
         session: RefCell::default(),
         door: RefCell::default(),
@@ -131,15 +142,21 @@ async fn attributed(proxy: Rc<Proxy>, socket: Socket, caller: Caller, _seat: Sea
     }
 }
 
+/// What is spoken where a connection came to.
+pub(crate) fn service(door: Option<Door>) -> Service {
+    door.map_or(UNKNOWN, |door| door.arrival.service)
+}
+
 impl Connection {
     /// Answers what the gate refused, records it, and closes.
     async fn violated(&self, violation: Violation) {
         let answer = {
             let mut record = self.proxy.record(Some(self.caller.clone()));
             record.outcome = audit::Outcome::Refused;
-            record.mode = self.door(&self.proxy.policy()).map(|door| door.mode);
+            let door = self.door(&self.proxy.policy());
+            record.mode = door.map(|door| door.mode);
             record.reason = Some(violation.name());
-            let answer = respond(Cloud::Azure, &Outcome::Violation(violation));
+            let answer = respond(service(door), &Outcome::Violation(violation));
             record.status = answer.status;
             answer
         };
@@ -155,6 +172,12 @@ impl Connection {
             epoch,
             Some(Rc::clone(&self.lines)),
         )
+    }
+
+    /// Whom session tokens on this connection are for.
+    pub(crate) fn holder(&self) -> &TokenHolder {
+        self.holder
+            .get_or_init(|| self.proxy.tokens.holder(&self.caller))
     }
 
     /// The process on this connection, attested at its first request.

@@ -5,27 +5,33 @@ use std::os::fd::AsFd;
 use std::rc::Rc;
 
 use imds_guard_core::decision::{Decision, DenyReason, Grant, Permit};
-use imds_guard_core::imds::Call;
+use imds_guard_core::imds::{Call, Service};
 use imds_guard_core::seam::Ask;
 
-use super::answer;
+use super::answer::{self, Permitted};
 use super::clock::unix_now;
-use super::connection::Connection;
+use super::connection::{Connection, service};
 use super::failure::Failure;
 use super::gate::{Ended, Gate};
-use super::policy::Policy;
+use super::policy::{Door, Policy};
 use super::record::Record;
 use super::reply::Reply;
 use super::sessions::{Session, Still};
 use super::socket::Socket;
 
-/// Answers the request whose head `gate` has passed.
+/// Answers the request whose head `gate` has passed, in the words of the service that was dialled.
 ///
 /// # Errors
 /// Its body did not come: where that is the caller's offence, the connection answers and records it instead of us.
-pub(crate) async fn exchange(on: &Connection, gate: &mut Gate<Socket>) -> Result<Reply, Ended> {
+pub(crate) async fn exchange(
+    on: &Connection,
+    gate: &mut Gate<Socket>,
+) -> Result<(Service, Reply), Ended> {
     let mut record = on.record();
-    let reply = match judged(on, gate, &mut record).await {
+    let policy = on.proxy.policy();
+    let door = on.door(&policy);
+    let service = service(door);
+    let reply = match judged(on, &policy, door, gate, &mut record).await {
         Ok(reply) => reply,
         Err(Failure::Body(ended)) => {
             // The gate's refusal has a record of its own; a caller that broke off has none but this.
@@ -35,25 +41,33 @@ pub(crate) async fn exchange(on: &Connection, gate: &mut Gate<Socket>) -> Result
             }
             return Err(ended);
         }
-        Err(failure) => failure.reply(&mut record),
+        Err(failure) => failure.reply(service, &mut record),
     };
     record.status = reply.status();
-    Ok(reply)
+    Ok((service, reply))
 }
 
 async fn judged(
     on: &Connection,
+    policy: &Policy,
+    door: Option<Door>,
     gate: &mut Gate<Socket>,
     record: &mut Record,
 ) -> Result<Reply, Failure> {
-    let policy = on.proxy.policy();
-    let door = on.door(&policy).ok_or(Failure::NotServed)?;
+    let door = door.ok_or(Failure::NotServed)?;
     record.mode = Some(door.mode);
     let call = on.memo.call(gate.head_bytes(), &door.arrival)?;
     record.call = Some(Rc::clone(&call));
+    if let Some(reply) = answer::at_once(on, door, &call)? {
+        record.allowed();
+        return Ok(reply);
+    }
     let session = on.session().await?;
+    if call.asked.is_imdsv1() {
+        record.imdsv1 = Some(session.count_imdsv1());
+    }
     still_there(on, &session).await?;
-    let permit = Rc::new(permitted(on, &session, &policy, &call)?);
+    let permit = Rc::new(permitted(on, &session, policy, &call)?);
     record.permit = Some(Rc::clone(&permit));
     if permit.needs_recheck() {
         recheck(on).await?;
@@ -63,12 +77,18 @@ async fn judged(
         // Whoever sends a body slowly has time to become another before anything is done upstream.
         gate.body().await.map_err(Failure::Body)?;
         still_there(on, &session).await?;
-        still_permitted(on, &session, &policy, &call, &permit).await?;
+        still_permitted(on, &session, policy, &call, &permit).await?;
     }
-    let reply = answer::to(on, &policy, &permit, &call, gate, record).await?;
+    let permitted = Permitted {
+        on,
+        policy,
+        permit: &permit,
+        call: &call,
+    };
+    let reply = permitted.answer(gate, record).await?;
     if reply.took_time() {
         still_there(on, &session).await?;
-        still_permitted(on, &session, &policy, &call, &permit).await?;
+        still_permitted(on, &session, policy, &call, &permit).await?;
         answer::can_be_recorded(on, &call)?;
     }
     record.allowed();

@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use imds_guard_core::audit;
 use imds_guard_core::decision::{Denial, DenyReason};
-use imds_guard_core::imds::Malformed;
 use imds_guard_core::imds::azure::instance::InstanceFault;
-use imds_guard_core::request::Cloud;
+use imds_guard_core::imds::{Malformed, Service};
 use imds_guard_core::respond::{Outcome, respond};
 use imds_guard_core::seam::Refusal;
 
@@ -15,6 +14,7 @@ use super::gate::Ended;
 use super::record::Record;
 use super::reply::Reply;
 use super::seam::AskError;
+use super::session_token::SealError;
 use crate::credentials;
 use crate::upstream::UpstreamError;
 
@@ -40,6 +40,10 @@ pub(crate) enum Failure {
     Guard(AskError),
     /// The real service did not help.
     Upstream(UpstreamError),
+    /// AWS: the session token isn't the caller's, or has expired.
+    Session,
+    /// AWS: no session token could be made.
+    Unsealed,
     /// Audit records can't be written, so no credential is given.
     Unaudited,
     /// The caller's own body did not come.
@@ -49,12 +53,12 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    /// The response, and the record's words for it.
-    pub(crate) fn reply(self, record: &mut Record) -> Reply {
+    /// The response, in the words of `service`, and the record's words for it.
+    pub(crate) fn reply(self, service: Service, record: &mut Record) -> Reply {
         let (outcome, reason) = self.word();
         record.outcome = outcome;
         record.reason = reason;
-        let response = respond(Cloud::Azure, &self.outcome());
+        let response = respond(service, &self.outcome());
         if let Self::Denied(denial) = self {
             record.denial = Some(denial);
         }
@@ -71,24 +75,31 @@ impl Failure {
                     .map_or(u32::MAX, |s| s.saturating_add(1)),
             },
             Self::NotServed => Outcome::NotServed,
+            Self::Session => Outcome::Unauthorized,
             Self::LeafNeedsText => Outcome::LeafNeedsText,
             Self::Guard(AskError::Busy) | Self::Superseded => Outcome::UpstreamSlow,
             Self::Guard(AskError::Gone) => Outcome::UpstreamAway,
-            Self::Guard(_) | Self::Unaudited | Self::Unreadable | Self::Body(_) => {
-                Outcome::Internal
-            }
+            Self::Guard(_)
+            | Self::Unaudited
+            | Self::Unsealed
+            | Self::Unreadable
+            | Self::Body(_) => Outcome::Internal,
             Self::Upstream(error) => match error {
                 UpstreamError::Connect(..)
                 | UpstreamError::Place(AskError::Refused(_) | AskError::Gone) => {
                     Outcome::UpstreamAway
                 }
-                UpstreamError::Late | UpstreamError::Place(AskError::Busy) => Outcome::UpstreamSlow,
+                UpstreamError::Late
+                | UpstreamError::SessionLate
+                | UpstreamError::Place(AskError::Busy) => Outcome::UpstreamSlow,
                 UpstreamError::Mark(_) | UpstreamError::Request(_) | UpstreamError::Place(_) => {
                     Outcome::Internal
                 }
                 UpstreamError::Broken(_)
                 | UpstreamError::Body(_)
                 | UpstreamError::Redirect
+                | UpstreamError::NoSession(_)
+                | UpstreamError::SessionToken
                 | UpstreamError::Interim => Outcome::UpstreamBroken,
             },
         }
@@ -109,6 +120,8 @@ impl Failure {
             Self::Guard(_) => (Word::Failed, Some("guard")),
             Self::Upstream(UpstreamError::Place(_)) => (Word::Failed, Some("out_of_reach")),
             Self::Upstream(_) => (Word::Failed, Some("upstream")),
+            Self::Session => (Word::Refused, Some("session_token")),
+            Self::Unsealed => (Word::Failed, Some("session_token")),
             Self::Unaudited => (Word::Failed, Some("unaudited")),
             Self::Unreadable => (Word::Failed, Some("unreadable")),
             Self::Body(_) => (Word::Aborted, Some("body")),
@@ -119,6 +132,13 @@ impl Failure {
 impl From<Malformed> for Failure {
     fn from(malformed: Malformed) -> Self {
         Self::Malformed(malformed)
+    }
+}
+
+impl From<SealError> for Failure {
+    fn from(error: SealError) -> Self {
+        tracing::error!(%error, "a defect");
+        Self::Unsealed
     }
 }
 

@@ -5,6 +5,7 @@
 
 use hyper::body::Bytes;
 use imds_guard_core::http::Head;
+use imds_guard_core::imds::Service;
 
 use super::gate::{Ended, Gate};
 use super::linger;
@@ -41,11 +42,12 @@ impl After {
     }
 }
 
-/// Answers what comes through the gate with what `answer` makes of it, until nothing more may come, and says why.
+/// Answers what comes through the gate with what `answer` makes of it, in the words of the service that it names, until
+/// nothing more may come, and says why.
 pub(crate) async fn serve(
     socket: &Socket,
     replies: &Replies,
-    answer: impl AsyncFn(&mut Gate<Socket>) -> Result<Reply, Ended>,
+    answer: impl AsyncFn(&mut Gate<Socket>) -> Result<(Service, Reply), Ended>,
 ) -> Ended {
     let mut gate = Gate::new(socket.clone());
     let mut head = Vec::new();
@@ -66,14 +68,14 @@ pub(crate) async fn serve(
 async fn one(
     gate: &mut Gate<Socket>,
     replies: &Replies,
-    answer: &impl AsyncFn(&mut Gate<Socket>) -> Result<Reply, Ended>,
+    answer: &impl AsyncFn(&mut Gate<Socket>) -> Result<(Service, Reply), Ended>,
     head: &mut Vec<u8>,
 ) -> Result<After, Ended> {
     let asked = gate.head().await?;
-    let reply = answer(gate).await?;
+    let (service, reply) = answer(gate).await?;
     let after = After::of(&asked, gate.is_whole());
     head.clear();
-    let mut body = replies.write(reply, after, head);
+    let mut body = replies.write(service, reply, after, head);
     if gate.head_bytes().starts_with(b"HEAD ") {
         body = Bytes::new();
     }

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use imds_guard_core::http::{RequestHead, split};
-use imds_guard_core::request::Cloud;
+use imds_guard_core::imds::Service;
 use imds_guard_core::respond::{Outcome, Response, respond};
 use imds_guard_core::seam::Issuer;
 use imds_guard_core::token::{DISCOVERY_PATH, JWKS_PATH};
@@ -96,6 +96,9 @@ fn empty(status: u16, (name, value): (&'static str, &'static str)) -> Response {
     }
 }
 
+/// In whose words a verifier's own offences are told: these documents are no cloud's.
+const PLAIN: Service = Service::AzureImds;
+
 /// Serves verifiers for the life of the process.
 pub(crate) async fn serve(published: Rc<Published>, listener: TcpListener) {
     let seats = Seats::new(VERIFIERS, VERIFIERS);
@@ -116,10 +119,10 @@ async fn verifier(published: &Published, replies: &Replies, stream: TcpStream) {
     let socket = Socket::new(stream);
     let ended = http1::serve(&socket, replies, async |gate: &mut Gate<_>| {
         let head = split(gate.head_bytes()).ok_or(Ended::Broken)?;
-        Ok(Reply::Table(published.answer(&head.as_head())))
+        Ok((PLAIN, Reply::Table(published.answer(&head.as_head()))))
     });
     if let Ended::Violation(violation) = ended.await {
-        let answer = respond(Cloud::Azure, &Outcome::Violation(violation)).to_bytes();
+        let answer = respond(PLAIN, &Outcome::Violation(violation)).to_bytes();
         linger::refuse(socket, &answer).await;
     }
 }

@@ -10,11 +10,13 @@ use hyper::body::Bytes;
 use imds_guard_core::imds::Call;
 use imds_guard_core::policy::Document;
 
+use super::reply::Form;
+
 /// Parts kept. A caller that reads ever other paths only makes the others' be rendered again.
 const KEPT: usize = 256;
 
-/// A rendered part: whether JSON, and the bytes.
-pub(crate) type Part = (bool, Bytes);
+/// A rendered part.
+pub(crate) type Part = (Form, Bytes);
 
 /// Of one document, by canonical target.
 type Parts = HashMap<String, Part>;

@@ -31,6 +31,8 @@ pub(crate) struct Record {
     pub(crate) permit: Option<Rc<Permit>>,
     pub(crate) denial: Option<Denial>,
     pub(crate) credential: Option<Fingerprint>,
+    /// AWS, without a session token: the how manieth such request of its process.
+    pub(crate) imdsv1: Option<u64>,
     /// A stable name for what is not a denial: of a violation, of what failed.
     pub(crate) reason: Option<&'static str>,
     pub(crate) outcome: Outcome,
@@ -59,6 +61,7 @@ impl Record {
             permit: None,
             denial: None,
             credential: None,
+            imdsv1: None,
             reason: None,
             outcome: Outcome::Aborted,
             status: 0,
@@ -98,6 +101,7 @@ impl Record {
             path,
             resource,
             credential: self.credential.as_ref(),
+            imdsv1: self.imdsv1,
             caller,
             guest,
             epoch: self.epoch,
@@ -117,6 +121,8 @@ impl Record {
         let plain = self.outcome == Outcome::Allowed
             && self.reason.is_none()
             && self.denial.is_none()
+            // Its number is another each time.
+            && self.imdsv1.is_none()
             && self.permit.as_ref()?.would_deny().is_none();
         plain.then_some(())?;
         Some(Likeness {
@@ -201,7 +207,7 @@ fn write(exchange: &Exchange<'_>, to: &mut Vec<u8>) {
 fn resource(request: &Request) -> Option<&str> {
     match request {
         Request::Credential(CredentialAsk::AzureToken { resource, .. }) => Some(resource),
-        Request::Credential(CredentialAsk::AwsRole { role }) => Some(role),
+        Request::Credential(CredentialAsk::AwsRole { role, .. }) => role.as_deref(),
         Request::Credential(CredentialAsk::GcpToken { account, .. }) => Some(account),
         Request::Credential(CredentialAsk::GcpIdentity { audience, .. }) => Some(audience),
         Request::Read { .. } | Request::Write { .. } => None,

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 
 use hyper::body::Bytes;
 use hyper::{StatusCode, header};
-use imds_guard_core::request::Cloud;
+use imds_guard_core::imds::Service;
 use imds_guard_core::respond::{self, Outcome, reason_phrase, respond};
 use imds_guard_core::secret::Secret;
 
@@ -13,13 +13,20 @@ use super::clock::unix_now;
 use super::http1::After;
 use crate::upstream;
 
+/// Form of a body that is made here. The media type is the dialect's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    Json,
+    Text,
+    /// Nothing we know.
+    Octets,
+}
+
 /// What is answered.
 #[derive(Debug)]
 pub(crate) enum Reply {
-    /// JSON made here.
-    Json(Bytes),
-    /// Text made here.
-    Text(Bytes),
+    /// Made here.
+    Made(Form, Bytes),
     /// JSON that holds a credential, and whether it had to be fetched.
     Credential {
         /// The body.
@@ -37,7 +44,7 @@ impl Reply {
     /// The status that it will have.
     pub(crate) fn status(&self) -> u16 {
         match self {
-            Self::Json(_) | Self::Text(_) | Self::Credential { .. } => 200,
+            Self::Made(..) | Self::Credential { .. } => 200,
             Self::Forwarded(answer) => answer.status.as_u16(),
             Self::Table(response) => response.status,
         }
@@ -52,14 +59,21 @@ impl Reply {
     }
 }
 
-/// The heads of successes, ready but for what the moment adds, and the `Date` of this second.
+/// The heads of successes of each service, ready but for what the moment adds, and the `Date` of this second.
 #[derive(Debug)]
 pub(crate) struct Replies {
+    of: [(Service, Heads); Service::ALL.len()],
+    date: RefCell<(i64, String)>,
+}
+
+/// One service's.
+#[derive(Debug)]
+struct Heads {
     json: Vec<u8>,
     text: Vec<u8>,
+    octets: Vec<u8>,
     /// What stands beside the real service's status and media type.
     forwarded: Vec<u8>,
-    date: RefCell<(i64, String)>,
 }
 
 /// Statuses without a body and without a length (RFC 9110, 6.4.1 and 8.6).
@@ -67,56 +81,25 @@ const BODILESS: [StatusCode; 2] = [StatusCode::NO_CONTENT, StatusCode::NOT_MODIF
 /// Written here, for each answer anew.
 const OURS: [&str; 3] = ["content-length", "connection", "date"];
 
-impl Replies {
+impl Heads {
     /// As core's table has them.
-    pub(crate) fn new() -> Self {
+    fn new(service: Service) -> Self {
         let ready = |outcome| {
             let mut head = Vec::new();
-            let row = respond(Cloud::Azure, &outcome);
+            let row = respond(service, &outcome);
             begin(&mut head, row.status, reason_phrase(row.status));
             headers(&mut head, &row, None);
             head
         };
         let mut forwarded = Vec::new();
-        let row = respond(Cloud::Azure, &Outcome::Json(""));
+        let row = respond(service, &Outcome::Json(""));
         headers(&mut forwarded, &row, Some(header::CONTENT_TYPE.as_str()));
         Self {
             json: ready(Outcome::Json("")),
             text: ready(Outcome::Text("")),
+            octets: ready(Outcome::Octets(b"")),
             forwarded,
-            date: RefCell::new((i64::MIN, String::new())),
         }
-    }
-
-    /// Appends the reply's head to `to`, and returns the body that follows it.
-    pub(crate) fn write(&self, reply: Reply, after: After, to: &mut Vec<u8>) -> Bytes {
-        let mut has_body = true;
-        let body = match reply {
-            Reply::Json(body) => {
-                to.extend_from_slice(&self.json);
-                body
-            }
-            // It leaves here, to the caller whose request was permitted.
-            Reply::Credential { body, .. } => {
-                to.extend_from_slice(&self.json);
-                body.expose().clone()
-            }
-            Reply::Text(body) => {
-                to.extend_from_slice(&self.text);
-                body
-            }
-            Reply::Forwarded(answer) => {
-                has_body = !BODILESS.contains(&answer.status);
-                self.forwarded(answer, to)
-            }
-            Reply::Table(row) => {
-                begin(to, row.status, reason_phrase(row.status));
-                headers(to, &row, None);
-                row.body.into()
-            }
-        };
-        self.end(after, has_body.then_some(body.len()), to);
-        if has_body { body } else { Bytes::new() }
     }
 
     /// Our own headers on the real service's status, media type and body.
@@ -130,8 +113,62 @@ impl Replies {
         if let Some(seconds) = answer.retry_after {
             field(to, header::RETRY_AFTER.as_str(), seconds.as_bytes());
         }
-        // As above: what was forwarded may hold a credential.
+        // It leaves here, to the caller whose request was permitted.
         answer.body.expose().clone()
+    }
+}
+
+impl Replies {
+    /// Of every service.
+    pub(crate) fn new() -> Self {
+        Self {
+            of: Service::ALL.map(|service| (service, Heads::new(service))),
+            date: RefCell::new((i64::MIN, String::new())),
+        }
+    }
+
+    fn heads(&self, service: Service) -> &Heads {
+        let [(_, first), ..] = &self.of;
+        let found = self.of.iter().find(|(of, _)| *of == service);
+        found.map_or(first, |(_, heads)| heads)
+    }
+
+    /// Appends the head of `service`'s reply to `to`, and returns the body that follows it.
+    pub(crate) fn write(
+        &self,
+        service: Service,
+        reply: Reply,
+        after: After,
+        to: &mut Vec<u8>,
+    ) -> Bytes {
+        let heads = self.heads(service);
+        let mut has_body = true;
+        let body = match reply {
+            Reply::Made(form, body) => {
+                to.extend_from_slice(match form {
+                    Form::Json => &heads.json,
+                    Form::Text => &heads.text,
+                    Form::Octets => &heads.octets,
+                });
+                body
+            }
+            // As below: to the caller whose request was permitted.
+            Reply::Credential { body, .. } => {
+                to.extend_from_slice(&heads.json);
+                body.expose().clone()
+            }
+            Reply::Forwarded(answer) => {
+                has_body = !BODILESS.contains(&answer.status);
+                heads.forwarded(answer, to)
+            }
+            Reply::Table(row) => {
+                begin(to, row.status, reason_phrase(row.status));
+                headers(to, &row, None);
+                row.body.into()
+            }
+        };
+        self.end(after, has_body.then_some(body.len()), to);
+        if has_body { body } else { Bytes::new() }
     }
 
     /// What only the moment knows.
@@ -193,13 +230,13 @@ mod tests {
 
     fn written(reply: Reply, after: After) -> (String, Bytes) {
         let mut head = Vec::new();
-        let body = Replies::new().write(reply, after, &mut head);
+        let body = Replies::new().write(Service::AzureImds, reply, after, &mut head);
         (String::from_utf8(head).unwrap(), body)
     }
 
     #[test]
     fn a_head_has_a_length_and_a_date_and_says_what_becomes_of_the_connection() {
-        let (head, body) = written(Reply::Json("{}".into()), After::GoesOn);
+        let (head, body) = written(Reply::Made(Form::Json, "{}".into()), After::GoesOn);
         assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
         assert!(head.ends_with("\r\n\r\n"), "{head}");
         assert!(head.contains("\r\ncontent-length: 2\r\n"), "{head}");
@@ -207,15 +244,15 @@ mod tests {
         assert!(head.contains("\r\ncache-control: no-store\r\n"), "{head}");
         assert!(!head.contains("connection"), "{head}");
         assert_eq!(body, "{}");
-        let (head, _) = written(Reply::Text("x".into()), After::Ends);
+        let (head, _) = written(Reply::Made(Form::Text, "x".into()), After::Ends);
         assert!(head.contains("\r\nconnection: close\r\n"), "{head}");
-        let (head, _) = written(Reply::Text("x".into()), After::GoesOnAsAsked);
+        let (head, _) = written(Reply::Made(Form::Text, "x".into()), After::GoesOnAsAsked);
         assert!(head.contains("\r\nconnection: keep-alive\r\n"), "{head}");
     }
 
     #[test]
     fn each_header_stands_once_and_a_row_keeps_its_own() {
-        let row = respond(Cloud::Azure, &Outcome::Throttled { retry_after: 7 });
+        let row = respond(Service::AzureImds, &Outcome::Throttled { retry_after: 7 });
         let (head, _) = written(Reply::Table(row), After::GoesOn);
         assert!(
             head.starts_with("HTTP/1.1 429 Too Many Requests\r\n"),

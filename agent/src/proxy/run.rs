@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::LocalOptions;
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, spawn_local};
+use zeroize::Zeroizing;
 
 use super::announce::Announcement;
 use super::clock::unix_now;
@@ -22,7 +23,9 @@ use super::policy::{Policy, PolicyError};
 use super::published::{self, Published};
 use super::sandbox::{self, SandboxError};
 use super::seam::{Broken, Reply, Seam, receive_blocking};
+use super::session_token::{SECRET_LEN, Sealer};
 use super::{Proxy, accept, connection};
+use crate::sys::memfd;
 
 /// Descriptors that are not connections: maps, listeners, pidfds come on top of what callers hold.
 const RESERVE: usize = 64;
@@ -99,6 +102,7 @@ struct Welcome {
     issuer: Option<std::net::TcpListener>,
     maps: Maps,
     audit: OwnedFd,
+    tokens: Sealer,
     policy: Policy,
 }
 
@@ -109,7 +113,7 @@ impl Welcome {
             return Err(ProxyError::Welcome("its first message"));
         };
         let (mut listeners, mut issuer) = (vec![], None);
-        let (mut records, mut upstream, mut audit) = (None, None, None);
+        let (mut records, mut upstream, mut audit, mut tokens) = (None, None, None, None);
         for (what, fd) in named.fds.iter().zip(first.fds) {
             match what {
                 WelcomeFd::Listener { .. } => listeners.push(fd.into()),
@@ -117,6 +121,7 @@ impl Welcome {
                 WelcomeFd::AttributionMap => records = Some(fd),
                 WelcomeFd::UpstreamMap => upstream = Some(fd),
                 WelcomeFd::Audit => audit = Some(fd),
+                WelcomeFd::SessionKey => tokens = Some(memfd::read(fd, SECRET_LEN)?),
             }
         }
         let second = receive_blocking(seam.as_fd())?;
@@ -131,6 +136,9 @@ impl Welcome {
                 upstream.ok_or(ProxyError::Welcome("the upstream map"))?,
             ),
             audit: audit.ok_or(ProxyError::Welcome("the audit descriptor"))?,
+            tokens: tokens
+                .and_then(|secret| Sealer::new(Zeroizing::new(secret)))
+                .ok_or(ProxyError::Welcome("the key of session tokens"))?,
             policy: Policy::receive(&pushed, second.fds, unix_now())?,
         })
     }
@@ -146,6 +154,7 @@ impl Welcome {
             kernel,
             Rc::clone(&seam),
             self.policy,
+            self.tokens,
             self.audit,
             descriptors,
         );

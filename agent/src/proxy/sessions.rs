@@ -2,7 +2,7 @@
 //! still the same at each request without a message to the guard. Decides nothing about what a process may have; what it
 //! holds of the policy is only which workload a process is, per epoch.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::os::fd::BorrowedFd;
 use std::rc::{Rc, Weak};
@@ -88,6 +88,8 @@ pub(crate) struct Session {
     selectors: Selectors,
     pidfd: Rc<PidFd>,
     judged: RefCell<Option<(u64, Rc<Workload>)>>,
+    /// Requests without a session token (AWS).
+    imdsv1: Cell<u64>,
     watch: AbortHandle,
 }
 
@@ -135,6 +137,12 @@ impl Session {
         } else {
             Still::Changed
         }
+    }
+
+    /// Counts one more request of it without a session token, and says how many there were.
+    pub(crate) fn count_imdsv1(&self) -> u64 {
+        self.imdsv1.set(self.imdsv1.get().saturating_add(1));
+        self.imdsv1.get()
     }
 
     /// The workload that this process is under `policy`: found once per epoch.
@@ -218,6 +226,7 @@ impl Sessions {
             selectors,
             pidfd,
             judged: RefCell::default(),
+            imdsv1: Cell::new(0),
             watch: watch.abort_handle(),
         }))
     }

@@ -49,6 +49,7 @@ fn permit() -> Permit {
         cloud: Cloud::Azure,
         path: "/metadata/versions".into(),
         subtree: false,
+        imdsv1: false,
     };
     let workload = compiled.policy.identify(&selectors);
     match compiled.policy.decide(&workload, &request, 0) {
@@ -62,6 +63,7 @@ fn rebuilt(method: &'static str) -> Rebuilt {
         method,
         target: "/metadata/versions".into(),
         headers: vec![("metadata".into(), "true".into())],
+        secret: None,
     }
 }
 

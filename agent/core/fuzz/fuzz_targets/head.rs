@@ -6,7 +6,6 @@
 
 use imds_guard_core::http::{HEAD_LIMIT, HEADERS_LIMIT, Scanner, TARGET_LIMIT, Verdict, split};
 use imds_guard_core::imds::{self, Arrival, Service};
-use imds_guard_core::request::Cloud;
 use imds_guard_core::respond::{Outcome, respond};
 use libfuzzer_sys::fuzz_target;
 
@@ -25,7 +24,9 @@ fuzz_target!(|input: &[u8]| {
             assert!(bytes.len() <= HEAD_LIMIT);
             return;
         }
-        Verdict::Violation(violation) => respond(Cloud::Azure, &Outcome::Violation(violation)),
+        Verdict::Violation(violation) => {
+            respond(Service::AzureImds, &Outcome::Violation(violation))
+        }
         Verdict::Head(head) => {
             assert!(head.len <= HEAD_LIMIT && head.len <= bytes.len());
             let head = &bytes[..head.len];
@@ -40,7 +41,7 @@ fuzz_target!(|input: &[u8]| {
             };
             match imds::parse(&split.as_head(), &arrival) {
                 Ok(_) => return,
-                Err(malformed) => respond(Cloud::Azure, &Outcome::Malformed(malformed)),
+                Err(malformed) => respond(Service::AzureImds, &Outcome::Malformed(malformed)),
             }
         }
     };

@@ -26,6 +26,7 @@ fuzz_target!(|text: &str| {
                 cloud: Cloud::Azure,
                 path: "/metadata/instance".into(),
                 subtree: true,
+                imdsv1: false,
             };
             let (policy, now) = (&compiled.policy, 1_800_000_000);
             let enforced = policy.decide_at(Mode::Enforce, &nobody, &request, now);

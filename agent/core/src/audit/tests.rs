@@ -71,6 +71,7 @@ fn complete(with: &mut dyn FnMut(&Line<'_>)) {
         path: Some("/metadata/identity/oauth2/token"),
         resource: Some("https://vault.azure.net"),
         credential: Some(&credential),
+        imdsv1: Some(3),
         caller: Some(caller()),
         guest: Some(guest()),
         epoch: 3,

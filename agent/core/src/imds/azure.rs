@@ -20,7 +20,8 @@ pub use version::ApiVersion;
 
 use super::{Arrival, Asked, Call, Malformed, Service, path, query};
 use crate::http::RequestHead;
-use crate::request::{Cloud, Request};
+use crate::policy::Identity;
+use crate::request::{AzureIdentity, Cloud, Request};
 
 /// What a caller asks of Azure's metadata service.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,6 +84,27 @@ pub(super) fn parse(head: &RequestHead<'_>, arrival: &Arrival) -> Result<Call, M
         query: pairs,
         headers: upstream_headers(head, needs_header),
     })
+}
+
+/// Path and query as they go upstream.
+pub(super) fn target(call: &Call, ask: &Ask, pinned: Option<&Identity>) -> String {
+    let mut target = path::encode(&call.path);
+    if let Ask::Token(token) = ask {
+        token.push_query(&mut target, pinned.and_then(selector).as_ref());
+    } else {
+        for (name, value) in &call.query {
+            query::push_pair(&mut target, name, value);
+        }
+    }
+    target
+}
+
+/// How the real service is told which identity it is to be.
+fn selector(identity: &Identity) -> Option<AzureIdentity> {
+    let client = identity.client_id.clone().map(AzureIdentity::ClientId);
+    let object = || identity.object_id.clone().map(AzureIdentity::ObjectId);
+    let resource = || identity.resource_id.clone().map(AzureIdentity::ResourceId);
+    client.or_else(object).or_else(resource)
 }
 
 /// GET everywhere; POST where a scheduled event is approved. The wireserver's own paths take both, and PUT for status.
@@ -168,6 +190,7 @@ fn request(ask: &Ask, method: &str, path: &Arc<str>, segments: &[String]) -> Req
             cloud,
             path,
             subtree: !vocabulary::is_leaf(segments),
+            imdsv1: false,
         },
     }
 }

@@ -58,6 +58,18 @@ pub enum Malformed {
     /// A credential endpoint that we don't offer and policy can't grant: never forwarded.
     #[error("this endpoint is not offered")]
     NotOffered,
+    /// How long a session token is to live is missing, no number, or out of bounds.
+    #[error("the header X-aws-ec2-metadata-token-ttl-seconds must be a number from 1 to 21600")]
+    SessionTtl,
+    /// A session token that nobody can have got from us.
+    #[error("the session token is not valid")]
+    SessionToken,
+    /// A session token is asked for under a dated version.
+    #[error("session tokens are made at /latest/api/token")]
+    SessionPath,
+    /// `Authorization` that is no visible text.
+    #[error("the Authorization header is not readable")]
+    Authorization,
     /// A service whose dialect this version doesn't speak.
     #[error("this service is not spoken here")]
     UnknownService,
@@ -99,6 +111,10 @@ impl Malformed {
             Self::Parameter { .. } => "parameter",
             Self::SeveralIdentities => "several_identities",
             Self::NotOffered => "not_offered",
+            Self::SessionTtl => "session_ttl",
+            Self::SessionToken => "session_token",
+            Self::SessionPath => "session_path",
+            Self::Authorization => "authorization",
             Self::UnknownService => "unknown_service",
         }
     }
@@ -106,7 +122,8 @@ impl Malformed {
     /// The HTTP status to answer with.
     pub const fn status(self) -> u16 {
         match self {
-            Self::ForeignHost | Self::Browser => 403,
+            Self::SessionToken => 401,
+            Self::ForeignHost | Self::Browser | Self::SessionPath => 403,
             // The IMDSv2-credential flow falls back to the token endpoint on it.
             Self::NotOffered | Self::UnknownService => 404,
             Self::Method { .. } => 405,

@@ -1,8 +1,11 @@
 //! The request as it goes upstream: made from the parsed form alone, so that the upstream reads what policy read.
 //! Must never: copy a header of the caller's, but for the `x-ms-*` ones without which the wireserver answers nothing.
 
-use super::{Asked, Call, azure, path, query};
-use crate::request::AzureIdentity;
+use std::sync::Arc;
+
+use super::{Asked, Call, aws, azure};
+use crate::policy::Identity;
+use crate::secret::Secret;
 
 /// A request to send to the real service. The body, if there is one, goes with it unchanged and with its exact length.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,25 +17,36 @@ pub struct Rebuilt {
     /// All headers but `Host` (the upstream's address), `Content-Length` and `Connection`, which whoever sends adds.
     /// No `User-Agent`, no `Accept`, no tracing ids: the real services need none, and each could differ from what policy saw.
     pub headers: Vec<(String, String)>,
+    /// A header whose value nobody may see: a session token, or what a container authorises itself by.
+    pub secret: Option<(&'static str, Secret<Arc<str>>)>,
+}
+
+impl Rebuilt {
+    /// Whether it may be sent again where no answer to it has begun: it changes nothing there.
+    pub fn is_repeatable(&self) -> bool {
+        self.method == "GET" || (self.method == "PUT" && self.target == aws::TOKEN_PATH)
+    }
 }
 
 impl Call {
-    /// The canonical request for the real service. `pinned` fills in the identity selector of an Azure token request that
-    /// has none; where the caller wrote one, policy has already found it equal.
-    pub fn rebuild(&self, pinned: Option<&AzureIdentity>) -> Rebuilt {
-        let mut target = path::encode(&self.path);
-        let Asked::Azure(ask) = &self.asked;
-        if let azure::Ask::Token(token) = ask {
-            token.push_query(&mut target, pinned);
-        } else {
-            for (name, value) in &self.query {
-                query::push_pair(&mut target, name, value);
-            }
-        }
+    /// The canonical request for the real service. `pinned` is the identity that the grant names: each dialect fills it in
+    /// where the request names none; where the caller wrote one, policy has already found it equal.
+    pub fn rebuild(&self, pinned: Option<&Identity>) -> Rebuilt {
+        let (target, secret) = match &self.asked {
+            Asked::Azure(ask) => (azure::target(self, ask, pinned), None),
+            // The role that a grant pins is the one that is asked for, or there is no grant.
+            Asked::Aws(ask) => aws::target(self, ask),
+        };
         Rebuilt {
-            method: self.method,
+            // Whose body is not sent to the caller has to come all the same: it has a length.
+            method: if self.method == "HEAD" {
+                "GET"
+            } else {
+                self.method
+            },
             target,
             headers: self.headers.clone(),
+            secret,
         }
     }
 

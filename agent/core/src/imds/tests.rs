@@ -1,5 +1,6 @@
 //! What real SDKs send parses; what attackers send doesn't; what is rebuilt means what was parsed.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::azure::{Ask, Format};
@@ -7,6 +8,7 @@ use super::path::PathFault;
 use super::query::QueryFault;
 use super::*;
 use crate::http::{Scanner, Verdict, split};
+use crate::policy::{Identity, Origin};
 use crate::request::{AzureIdentity, CredentialAsk};
 
 const IMDS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
@@ -67,6 +69,7 @@ fn read(call: &Call) -> (&str, bool) {
             cloud: Cloud::Azure,
             path,
             subtree,
+            ..
         } => (path, *subtree),
         other => panic!("{other:?}"),
     }
@@ -493,8 +496,8 @@ fn other_token_parameters() {
 
 #[test]
 fn a_pinned_identity_is_filled_in() {
-    let pinned = AzureIdentity::ClientId("pinned".into());
-    let target = |query: &str, pinned: Option<&AzureIdentity>| {
+    let client = pinned("client_id");
+    let target = |query: &str, pinned: Option<&Identity>| {
         get(&format!("/metadata/identity/oauth2/token?{query}"))
             .unwrap()
             .rebuild(pinned)
@@ -504,15 +507,38 @@ fn a_pinned_identity_is_filled_in() {
     let asked = "resource=https://vault.azure.net&api-version=2018-02-01&extra=1";
     assert_eq!(target(asked, None), start);
     assert_eq!(
-        target(asked, Some(&pinned)),
+        target(asked, Some(&client)),
         format!("{start}&client_id=pinned")
     );
     let named = format!("{asked}&mi_res_id=/s");
     assert_eq!(
-        target(&named, Some(&pinned)),
+        target(&named, Some(&client)),
         format!("{start}&msi_res_id=%2Fs"),
         "as asked: policy compares it"
     );
+    let by = |key| target("api-version=2018-02-01&resource=r", Some(&pinned(key)));
+    assert!(by("object_id").ends_with("&object_id=pinned"));
+    assert!(by("resource_id").ends_with("&msi_res_id=pinned"));
+}
+
+/// An identity of which the policy says this one thing.
+fn pinned(key: &str) -> Identity {
+    let value = |name: &str| (name == key).then(|| "pinned".into());
+    Identity {
+        name: "x".into(),
+        cloud: Cloud::Azure,
+        origin: Origin::Forward,
+        client_id: value("client_id"),
+        object_id: value("object_id"),
+        resource_id: value("resource_id"),
+        tenant_id: None,
+        role: None,
+        session_policy: None,
+        tags: BTreeMap::new(),
+        account: None,
+        subject: None,
+        lifetime_seconds: 3600,
+    }
 }
 
 #[test]
@@ -636,17 +662,11 @@ fn the_wireservers_own_paths_are_forward_only() {
 
 #[test]
 fn a_service_that_is_not_spoken_is_refused() {
-    for service in [
-        Service::AwsImds,
-        Service::AwsContainer,
-        Service::GcpMetadata,
-    ] {
-        let call = send(
-            "GET /latest/ HTTP/1.1\nHost: 169.254.169.254",
-            &at(IMDS, service),
-        );
-        assert_eq!(call, Err(Malformed::UnknownService));
-    }
+    let call = send(
+        "GET / HTTP/1.1\nHost: 169.254.169.254",
+        &at(IMDS, Service::GcpMetadata),
+    );
+    assert_eq!(call, Err(Malformed::UnknownService));
     assert_eq!(
         Service::of_endpoint("azure-hostga", Cloud::Azure),
         Service::AzureWireserver

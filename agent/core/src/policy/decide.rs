@@ -1,74 +1,29 @@
 //! The verdict on one request. Order: denies first, then what the caller's workloads grant; nothing found is a denial.
 //! An endpoint in audit mode turns a denial by default into a forward that says so, and no other denial into anything.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
+use super::asked::Asked;
 use super::effort;
 use super::identify::{Matched, Workload};
-use super::pattern::Access;
-use super::resource::Kind;
 use super::set::{About, AllowRule, DenyRule, PolicySet};
 use super::settings::Mode;
 use super::{Identity, Origin};
 use crate::decision::{Decision, Denial, DenyReason, Grant, Permit, RuleRef};
 use crate::request::{AzureIdentity, Cloud, CredentialAsk, Request};
 
-/// A request with its names resolved.
-#[derive(Debug)]
-pub(crate) enum Asked<'a> {
-    Path {
-        access: Access,
-        cloud: Cloud,
-        path: Cow<'a, str>,
-        subtree: bool,
-    },
-    /// A credential for one target; none: no rule speaks of that target.
-    Target {
-        cloud: Cloud,
-        target: Option<u32>,
-        /// The target that it may mean, for denies.
-        near: Option<u32>,
-    },
-    Scopes(&'a [Arc<str>]),
-}
-
-impl Asked<'_> {
-    /// Whether a deny about this holds for the request. An allow has to cover it, which is another question for reads.
-    pub(crate) fn denied_by(&self, about: &About) -> bool {
-        effort::one();
-        match self {
-            Self::Path {
-                access,
-                cloud,
-                path,
-                subtree,
-            } => about
-                .paths
-                .iter()
-                .filter(|p| (p.access, p.cloud) == (*access, *cloud))
-                .any(|p| p.path.touches(path, *subtree)),
-            Self::Target { cloud, near, .. } => about.token.as_ref().is_some_and(|token| {
-                let all = token.targets.is_empty() && token.scopes.is_empty();
-                let named = near.is_some_and(|target| token.targets.contains(&target));
-                token.cloud == *cloud && (all || named)
-            }),
-            Self::Scopes(scopes) => about.token.as_ref().is_some_and(|token| {
-                let all = token.targets.is_empty() && token.scopes.is_empty();
-                // No scopes in the request means all that the node has.
-                let some = !token.scopes.is_empty() && scopes.is_empty();
-                let named = scopes.iter().any(|scope| token.scopes.contains(scope));
-                token.cloud == Cloud::Gcp && (all || some || named)
-            }),
-        }
-    }
-}
-
 /// A rule of a workload that covers the request and hasn't ended.
 #[derive(Clone, Copy)]
-struct Found<'a> {
-    allow: &'a AllowRule,
+pub(super) struct Found<'a> {
+    pub(super) allow: &'a AllowRule,
     audience: Option<&'a Arc<str>>,
+}
+
+/// Why a workload's rules that speak of a request don't cover it.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Missed {
+    ended: bool,
+    imdsv1: bool,
 }
 
 /// What the caller's workloads say.
@@ -93,7 +48,7 @@ impl PolicySet {
         request: &Request,
         now: i64,
     ) -> Decision {
-        let asked = self.asked(request);
+        let asked = self.asked(caller, request, now);
         let denies = self.denies(caller, &asked, now);
         if let Some(rule) = denies.enforced {
             return Decision::Deny(denial(DenyReason::DenyRule, Some(&rule.rule), caller));
@@ -135,47 +90,6 @@ impl PolicySet {
         }
     }
 
-    pub(crate) fn asked<'a>(&self, request: &'a Request) -> Asked<'a> {
-        match request {
-            Request::Read {
-                cloud,
-                path,
-                subtree,
-            } => Asked::Path {
-                access: Access::Read,
-                cloud: *cloud,
-                path: folded(*cloud, path),
-                subtree: *subtree,
-            },
-            Request::Write { cloud, path } => Asked::Path {
-                access: Access::Write,
-                cloud: *cloud,
-                path: folded(*cloud, path),
-                subtree: false,
-            },
-            Request::Credential(ask) => match ask {
-                CredentialAsk::AzureToken { resource, .. } => {
-                    self.target(Cloud::Azure, Kind::AzureResource, resource)
-                }
-                CredentialAsk::AwsRole { role } => self.target(Cloud::Aws, Kind::AwsRole, role),
-                CredentialAsk::GcpIdentity { audience, .. } => {
-                    self.target(Cloud::Gcp, Kind::GcpAudience, audience)
-                }
-                CredentialAsk::GcpToken { scopes, .. } => Asked::Scopes(scopes),
-            },
-        }
-    }
-
-    fn target(&self, cloud: Cloud, kind: Kind, name: &str) -> Asked<'static> {
-        let target = self.targets.find(kind, name);
-        let near = target.or_else(|| self.targets.near(kind, name));
-        Asked::Target {
-            cloud,
-            target,
-            near,
-        }
-    }
-
     fn denies(&self, caller: &Workload, asked: &Asked<'_>, now: i64) -> Denies<'_> {
         let mut denies = Denies::default();
         let mut consider = |id: u32| denies.consider(&self.denies[id as usize], caller, now);
@@ -190,16 +104,18 @@ impl PolicySet {
                 cloud,
                 path,
                 subtree,
+                ..
             } => {
                 if let Some(trie) = self.deny_paths.get(&(*access, *cloud)) {
                     trie.touching(path, *subtree, &mut consider);
                 }
             }
             Asked::Target { cloud, near, .. } => {
-                let named = near.and_then(|t| self.deny_targets.get(&t));
-                let all = self.deny_tokens.get(cloud);
-                let both = named.into_iter().chain(all).flatten();
-                both.for_each(|id| consider(*id));
+                self.target_denies(*cloud, *near).for_each(&mut consider);
+            }
+            Asked::OwnRole { target, .. } => {
+                self.target_denies(Cloud::Aws, *target)
+                    .for_each(&mut consider);
             }
             // No scopes in the request means all that the node has.
             Asked::Scopes([]) => {
@@ -216,6 +132,13 @@ impl PolicySet {
         denies
     }
 
+    /// Denies of one target, and of every credential of its cloud, that hold for everyone.
+    fn target_denies(&self, cloud: Cloud, target: Option<u32>) -> impl Iterator<Item = u32> {
+        let named = target.and_then(|target| self.deny_targets.get(&target));
+        let all = self.deny_tokens.get(&cloud);
+        named.into_iter().chain(all).flatten().copied()
+    }
+
     fn granted<'a>(
         &'a self,
         caller: &'a Workload,
@@ -224,9 +147,9 @@ impl PolicySet {
         now: i64,
     ) -> Granted<'a> {
         let mut best: Option<(&Matched, Found<'_>)> = None;
-        let mut ended = false;
+        let mut missed = Missed::default();
         for matched in &caller.matched {
-            let Some(found) = self.find(matched.workload, asked, now, &mut ended) else {
+            let Some(found) = self.find(matched.workload, asked, now, &mut missed) else {
                 continue;
             };
             best = match best {
@@ -238,15 +161,16 @@ impl PolicySet {
             };
         }
         let Some((matched, found)) = best else {
-            let reason = match (ended, caller.matched.is_empty()) {
-                (true, _) => DenyReason::Expired,
-                (false, true) => DenyReason::NoWorkload,
-                (false, false) => DenyReason::NoRule,
+            let reason = match (missed, caller.matched.is_empty()) {
+                (Missed { imdsv1: true, .. }, _) => DenyReason::Imdsv1,
+                (Missed { ended: true, .. }, _) => DenyReason::Expired,
+                (_, true) => DenyReason::NoWorkload,
+                (_, false) => DenyReason::NoRule,
             };
             return Granted::Refusal(reason, true);
         };
         for possible in &caller.possible {
-            let other = self.find(*possible, asked, now, &mut ended);
+            let other = self.find(*possible, asked, now, &mut missed);
             if let Some(other) = other.filter(|other| conflicts(found, *other)) {
                 return ambiguous(found, other);
             }
@@ -254,20 +178,23 @@ impl PolicySet {
         grant(matched, found, request)
     }
 
-    /// The first rule of the workload that covers the request. Notes where one would, had it not ended.
-    fn find(
+    /// The first rule of the workload that covers the request. Notes where one would, had it not ended, or had the request come
+    /// with a session token.
+    pub(super) fn find(
         &self,
         workload: u32,
         asked: &Asked<'_>,
         now: i64,
-        ended: &mut bool,
+        missed: &mut Missed,
     ) -> Option<Found<'_>> {
         let mut live = |id: u32| {
             effort::one();
             let allow = &self.allows[id as usize];
             let alive = allow.until.is_none_or(|until| now < until);
-            *ended |= !alive;
-            alive.then_some(allow)
+            let session = allow.imdsv1 || !asked.imdsv1();
+            missed.ended |= !alive;
+            missed.imdsv1 |= alive && !session;
+            (alive && session).then_some(allow)
         };
         let found = |allow| Found {
             allow,
@@ -279,6 +206,7 @@ impl PolicySet {
                 cloud,
                 path,
                 subtree,
+                ..
             } => {
                 let mut first: Option<u32> = None;
                 let trie = self.paths.get(&(workload, *access, *cloud))?;
@@ -296,6 +224,10 @@ impl PolicySet {
                     live(grant.allow).map(|allow| Found { allow, audience })
                 })
             }
+            Asked::OwnRole { .. } => {
+                let all = self.roles.get(&workload)?.iter();
+                all.copied().find_map(live).map(found)
+            }
             Asked::Scopes(scopes) => {
                 let all = self.scopes.get(&workload)?.iter();
                 let covers = |id: &&u32| self.allows[**id as usize].about.covers_scopes(scopes);
@@ -310,12 +242,14 @@ impl PolicySet {
     pub(crate) fn covers(&self, id: u32, asked: &Asked<'_>, now: i64) -> bool {
         let allow = &self.allows[id as usize];
         let alive = allow.until.is_none_or(|until| now < until);
+        let session = allow.imdsv1 || !asked.imdsv1();
         let covers = match asked {
             Asked::Path {
                 access,
                 cloud,
                 path,
                 subtree,
+                ..
             } => allow
                 .about
                 .paths
@@ -325,9 +259,13 @@ impl PolicySet {
             Asked::Target { target, .. } => target
                 .and_then(|target| self.tokens.get(&(allow.workload, target)))
                 .is_some_and(|grants| grants.iter().any(|grant| grant.allow == id)),
+            Asked::OwnRole { .. } => self
+                .roles
+                .get(&allow.workload)
+                .is_some_and(|allows| allows.contains(&id)),
             Asked::Scopes(scopes) => allow.about.covers_scopes(scopes),
         };
-        alive && covers
+        alive && session && covers
     }
 }
 
@@ -493,14 +431,5 @@ fn denial(reason: DenyReason, rule: Option<&Arc<RuleRef>>, caller: &Workload) ->
         reason,
         rule: rule.cloned(),
         workloads: caller.names(),
-    }
-}
-
-/// Azure's metadata paths don't tell cases apart; neither may a deny.
-fn folded(cloud: Cloud, path: &str) -> Cow<'_, str> {
-    if cloud == Cloud::Azure && path.bytes().any(|b| b.is_ascii_uppercase()) {
-        Cow::Owned(path.to_ascii_lowercase())
-    } else {
-        Cow::Borrowed(path)
     }
 }

@@ -100,6 +100,7 @@ token = {{ cloud = "gcp", scopes = ["s{n}"], audience = ["a{n}"] }}"#
             cloud: Cloud::Azure,
             path: path.into(),
             subtree,
+            imdsv1: false,
         };
         let scope = credential(CredentialAsk::GcpToken {
             account: "default".into(),

@@ -115,7 +115,7 @@ impl PolicySet {
     }
 
     fn rules_considered(&self, caller: &Workload, request: &Request, now: i64) -> Vec<Rule> {
-        let asked = self.asked(request);
+        let asked = self.asked(caller, request, now);
         let mut all = vec![];
         for (id, deny) in (0..).zip(&self.denies) {
             let speaks = asked.denied_by(&deny.about);
@@ -263,5 +263,9 @@ pub fn in_words(denial: &Denial) -> String {
         }
         DenyReason::Expired => "the rule that covered it has ended".into(),
         DenyReason::NotServed => "this version can't answer it".into(),
+        DenyReason::Imdsv1 => {
+            "it is asked without a session token, and no rule that covers it says `imdsv1 = true`"
+                .into()
+        }
     }
 }

@@ -127,8 +127,10 @@ impl Targets {
 /// One spelling for the many that the cloud takes for the same: for Azure, case and slashes at the end don't count.
 /// (A double slash at the end is how one asks Entra ID for an audience that ends in one.)
 pub(crate) fn canonical(kind: Kind, name: &str) -> Cow<'_, str> {
-    if kind != Kind::AzureResource {
-        return Cow::Borrowed(name);
+    match kind {
+        Kind::AzureResource => {}
+        Kind::AwsRole => return Cow::Borrowed(role_name(name)),
+        Kind::GcpAudience => return Cow::Borrowed(name),
     }
     let name = name.trim_end_matches('/');
     if name.bytes().any(|b| b.is_ascii_uppercase()) {
@@ -136,6 +138,15 @@ pub(crate) fn canonical(kind: Kind, name: &str) -> Cow<'_, str> {
     } else {
         Cow::Borrowed(name)
     }
+}
+
+/// The name by which the metadata service knows a role: of an ARN the last part. The instance's own identity has its path for a
+/// name, which no role can have.
+pub(crate) fn role_name(role: &str) -> &str {
+    if role.starts_with("identity-credentials/") {
+        return role;
+    }
+    role.rsplit('/').next().unwrap_or(role)
 }
 
 /// The host of a URL without user, port, and what comes after; none of what isn't one.

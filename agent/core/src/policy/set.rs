@@ -25,6 +25,8 @@ pub struct PolicySet {
     pub(crate) tokens: HashMap<(u32, u32), Vec<TokenGrant>>,
     /// workload → allows of GCP access tokens, whose scopes are compared one by one.
     pub(crate) scopes: HashMap<u32, Vec<u32>>,
+    /// workload → allows of AWS roles, in their order: of the first is what a caller gets that names none.
+    pub(crate) roles: HashMap<u32, Vec<u32>>,
     pub(crate) paths: HashMap<(u32, Access, Cloud), Trie>,
     pub(crate) denies: Vec<DenyRule>,
     pub(crate) deny_alternatives: Vec<Alternative>,
@@ -68,6 +70,8 @@ pub(crate) struct AllowRule {
     pub(crate) workload: u32,
     pub(crate) until: Option<i64>,
     pub(crate) limit: Option<Limit>,
+    /// Whether it covers what is asked without a session token.
+    pub(crate) imdsv1: bool,
     pub(crate) about: About,
     pub(crate) identity: Option<Arc<Identity>>,
     pub(crate) document: Option<Arc<Document>>,
@@ -118,6 +122,7 @@ impl Default for PolicySet {
             allows: vec![],
             tokens: HashMap::new(),
             scopes: HashMap::new(),
+            roles: HashMap::new(),
             paths: HashMap::new(),
             denies: vec![],
             deny_alternatives: vec![],

@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use super::{Outcome, Response};
+use super::{Outcome, Response, words};
 use crate::decision::DenyReason;
 use crate::imds::Malformed;
 
@@ -19,6 +19,9 @@ pub(super) fn respond(outcome: &Outcome<'_>) -> Response {
     match outcome {
         Outcome::Json(body) => response(200, JSON, body.as_bytes().to_vec()),
         Outcome::Text(body) => response(200, TEXT, body.as_bytes().to_vec()),
+        Outcome::Octets(body) => response(200, "application/octet-stream", body.to_vec()),
+        // There are no sessions here.
+        Outcome::Session { .. } | Outcome::Unauthorized => error(500, "unknown", words::INTERNAL),
         Outcome::Violation(violation) => {
             let mut response = error(violation.status(), "invalid_request", violation.text());
             response.headers.push(("Connection", "close".into()));
@@ -28,37 +31,23 @@ pub(super) fn respond(outcome: &Outcome<'_>) -> Response {
         Outcome::Malformed(malformed) => malformed_response(*malformed),
         Outcome::Denied(denial) => denied(denial.reason),
         Outcome::Unserved(reason) => denied(*reason),
-        Outcome::NotServed => error(404, "not_found", "There is nothing under this path"),
+        Outcome::NotServed => error(404, "not_found", words::NOTHING),
         Outcome::LeafNeedsText => error(
             400,
             "invalid_request",
             "This path is a leaf: read it with format=text",
         ),
         Outcome::Throttled { retry_after } => {
-            let mut response = error(
-                429,
-                "too_many_requests",
-                "Too many requests: try again later",
-            );
+            let mut response = error(429, "too_many_requests", words::TOO_MANY);
             let seconds = retry_after.to_string();
             response.headers.push(("Retry-After", seconds.into()));
             response
         }
         // 5xx: clients try again after a second or more, which is what should happen.
-        Outcome::UpstreamAway => error(
-            502,
-            "unknown",
-            "The metadata service could not be contacted",
-        ),
-        Outcome::UpstreamSlow => error(
-            504,
-            "unknown",
-            "The metadata service did not answer in time",
-        ),
-        Outcome::UpstreamBroken => {
-            error(502, "unknown", "The metadata service gave no valid answer")
-        }
-        Outcome::Internal => error(500, "unknown", "The request could not be served"),
+        Outcome::UpstreamAway => error(502, "unknown", words::AWAY),
+        Outcome::UpstreamSlow => error(504, "unknown", words::SLOW),
+        Outcome::UpstreamBroken => error(502, "unknown", words::BROKEN),
+        Outcome::Internal => error(500, "unknown", words::INTERNAL),
     }
 }
 
@@ -75,43 +64,26 @@ fn malformed_response(malformed: Malformed) -> Response {
             response.headers.push(("Allow", allow.into()));
             response
         }
-        Malformed::ForeignHost | Malformed::Browser => {
-            error(malformed.status(), "access_denied", &sentence(malformed))
-        }
-        Malformed::NotOffered | Malformed::UnknownService => {
-            error(malformed.status(), "not_found", &sentence(malformed))
-        }
-        _ => error(malformed.status(), "invalid_request", &sentence(malformed)),
+        Malformed::ForeignHost | Malformed::Browser => error(
+            malformed.status(),
+            "access_denied",
+            &words::malformed(malformed),
+        ),
+        Malformed::NotOffered | Malformed::UnknownService => error(
+            malformed.status(),
+            "not_found",
+            &words::malformed(malformed),
+        ),
+        _ => error(
+            malformed.status(),
+            "invalid_request",
+            &words::malformed(malformed),
+        ),
     }
 }
 
-fn sentence(malformed: Malformed) -> String {
-    format!("Bad request: {malformed}")
-}
-
 fn denied(reason: DenyReason) -> Response {
-    let why = match reason {
-        DenyReason::Unattributed => "the caller could not be identified",
-        DenyReason::CallerChanged => {
-            "the process that opened this connection has ended or changed; open a new connection"
-        }
-        DenyReason::NoWorkload => "no workload of this host's policy matches the caller",
-        DenyReason::AmbiguousWorkload => {
-            "the caller matches several workloads that would get different identities"
-        }
-        DenyReason::NoRule => "the caller's workload has no grant for this request",
-        DenyReason::DenyRule => "this host's policy denies this request",
-        DenyReason::OtherIdentity => {
-            "the caller's grant is for another identity than the one requested"
-        }
-        DenyReason::Expired => "the grant for this request has expired",
-        DenyReason::NotServed => "this host is not configured to serve this request",
-    };
-    error(
-        403,
-        "access_denied",
-        &format!("Refused by imds-guard: {why}. Ask the host's administrator."),
-    )
+    error(403, "access_denied", &words::denied(reason))
 }
 
 fn error(status: u16, code: &str, description: &str) -> Response {

@@ -6,18 +6,9 @@ use super::*;
 use crate::imds::azure::version;
 use crate::imds::path::PathFault;
 use crate::imds::query::QueryFault;
+use crate::request::Cloud;
 
-const REASONS: [DenyReason; 9] = [
-    DenyReason::Unattributed,
-    DenyReason::CallerChanged,
-    DenyReason::NoWorkload,
-    DenyReason::AmbiguousWorkload,
-    DenyReason::NoRule,
-    DenyReason::DenyRule,
-    DenyReason::OtherIdentity,
-    DenyReason::Expired,
-    DenyReason::NotServed,
-];
+const REASONS: [DenyReason; DenyReason::ALL.len()] = DenyReason::ALL;
 
 fn malformed() -> Vec<Malformed> {
     use Malformed::*;
@@ -37,13 +28,19 @@ fn malformed() -> Vec<Malformed> {
         Parameter { name: "format" },
         SeveralIdentities,
         NotOffered,
+        SessionTtl,
+        SessionToken,
+        SessionPath,
+        Authorization,
         UnknownService,
     ]
 }
 
-fn failures() -> Vec<Response> {
+/// In the words of every service.
+fn failures() -> Vec<(Service, Response)> {
     let mut outcomes = vec![
         Outcome::NotServed,
+        Outcome::Unauthorized,
         Outcome::LeafNeedsText,
         Outcome::Throttled { retry_after: 7 },
         Outcome::UpstreamAway,
@@ -54,9 +51,10 @@ fn failures() -> Vec<Response> {
     outcomes.extend(REASONS.map(Outcome::Unserved));
     outcomes.extend(Violation::ALL.map(Outcome::Violation));
     outcomes.extend(malformed().into_iter().map(Outcome::Malformed));
-    outcomes
+    let all = Service::ALL
         .iter()
-        .map(|outcome| respond(Cloud::Azure, outcome))
+        .flat_map(|service| outcomes.iter().map(|outcome| (*service, outcome)));
+    all.map(|(service, outcome)| (service, respond(service, outcome)))
         .collect()
 }
 
@@ -71,7 +69,7 @@ fn header<'a>(response: &'a Response, name: &str) -> Option<&'a str> {
 }
 
 fn one(outcome: Outcome<'_>) -> (u16, Value, Response) {
-    let response = respond(Cloud::Azure, &outcome);
+    let response = respond(Service::AzureImds, &outcome);
     (
         response.status,
         serde_json::from_slice(&response.body).unwrap(),
@@ -81,17 +79,24 @@ fn one(outcome: Outcome<'_>) -> (u16, Value, Response) {
 
 #[test]
 fn every_response_is_closed_to_caches_and_sniffers() {
-    for response in failures().into_iter().chain([
-        respond(Cloud::Azure, &Outcome::Json("{}")),
-        respond(Cloud::Azure, &Outcome::Text("x")),
-    ]) {
+    let successes = Service::ALL.into_iter().flat_map(|service| {
+        let made = [
+            Outcome::Json("{}"),
+            Outcome::Text("x"),
+            Outcome::Octets(b"x"),
+        ];
+        made.map(|outcome| (service, respond(service, &outcome)))
+    });
+    for (service, response) in failures().into_iter().chain(successes) {
         assert_eq!(
             header(&response, "Content-Length"),
             Some(response.body.len().to_string().as_str())
         );
         assert_eq!(header(&response, "Cache-Control"), Some("no-store"));
         assert_eq!(header(&response, "X-Content-Type-Options"), Some("nosniff"));
-        assert!(header(&response, "Server").unwrap().contains("IMDS"));
+        if service.cloud() == Cloud::Azure {
+            assert!(header(&response, "Server").unwrap().contains("IMDS"));
+        }
         assert_eq!(
             response.close,
             header(&response, "Connection") == Some("close")
@@ -107,7 +112,8 @@ fn every_response_is_closed_to_caches_and_sniffers() {
 
 #[test]
 fn no_refusal_says_unreachable_or_shows_internals() {
-    for response in failures() {
+    for (service, response) in failures() {
+        assert!(response.status >= 400);
         let text = String::from_utf8(response.body)
             .unwrap()
             .to_ascii_lowercase();
@@ -123,8 +129,20 @@ fn no_refusal_says_unreachable_or_shows_internals() {
         ] {
             assert!(!text.contains(word), "{word}: {text}");
         }
-        let body: Value = serde_json::from_str(&text).unwrap();
-        assert!(body["error"].is_string());
+        match service {
+            Service::AwsImds => {
+                let title = format!("<h1>{} - ", response.status);
+                assert!(text.contains(&title), "{text}");
+            }
+            Service::AwsContainer => {
+                let body: Value = serde_json::from_str(&text).unwrap();
+                assert!(body["code"].is_string() && body["message"].is_string());
+            }
+            _ => {
+                let body: Value = serde_json::from_str(&text).unwrap();
+                assert!(body["error"].is_string());
+            }
+        }
     }
 }
 
@@ -188,12 +206,58 @@ fn what_sdks_probe_for() {
 
 #[test]
 fn the_bytes_after_a_violation() {
-    let bytes = respond(Cloud::Azure, &Outcome::Violation(Violation::BareLf)).to_bytes();
+    let bytes = respond(Service::AzureImds, &Outcome::Violation(Violation::BareLf)).to_bytes();
     assert_eq!(
         String::from_utf8(bytes).unwrap(),
         "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: 73\r\n\
          Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nServer: IMDS/1.0 (imds-guard)\r\n\
          Connection: close\r\n\r\n\
          {\"error\":\"invalid_request\",\"error_description\":\"Lines must end in CR LF\"}"
+    );
+}
+
+#[test]
+fn amazons_statuses_are_what_its_sdks_expect() {
+    let status = |outcome| respond(Service::AwsImds, &outcome).status;
+    for (malformed, want) in [
+        (Malformed::SessionTtl, 400),
+        (Malformed::SessionToken, 401),
+        (Malformed::SessionPath, 403),
+        (Malformed::ForwardedFor, 403),
+        (Malformed::Forwarded, 403),
+        (Malformed::ForeignHost, 403),
+        (Malformed::NotOffered, 404),
+        (Malformed::Method { allow: "PUT" }, 405),
+    ] {
+        assert_eq!(status(Outcome::Malformed(malformed)), want, "{malformed}");
+    }
+    assert_eq!(status(Outcome::Unauthorized), 401);
+    // A session is all that it lacks.
+    assert_eq!(status(Outcome::Unserved(DenyReason::Imdsv1)), 401);
+    assert_eq!(status(Outcome::Unserved(DenyReason::NoRule)), 403);
+    assert_eq!(status(Outcome::NotServed), 404);
+    let given = respond(
+        Service::AwsImds,
+        &Outcome::Session {
+            token: "t",
+            ttl: 60,
+        },
+    );
+    assert_eq!((given.status, &*given.body), (200, &b"t"[..]), "no newline");
+    assert_eq!(header(&given, "Content-Type"), Some("text/plain"));
+    // Without it the Rust and Go SDKs take no token.
+    assert_eq!(
+        header(&given, "X-aws-ec2-metadata-token-ttl-seconds"),
+        Some("60")
+    );
+    let media = |service, outcome| {
+        let response = respond(service, &outcome);
+        header(&response, "Content-Type").map(str::to_owned)
+    };
+    let is = |got: Option<String>, want: &str| assert_eq!(got.as_deref(), Some(want));
+    is(media(Service::AwsImds, Outcome::Json("{}")), "text/plain");
+    is(
+        media(Service::AwsContainer, Outcome::Json("{}")),
+        "application/json",
     );
 }

@@ -1,5 +1,5 @@
 //! guard → proxy. postcard behind one version byte.
-//! Must never: carry a key, or anything about another caller than the one whose socket came with the ask.
+//! Must never: carry a signing key, or anything about another caller than the one whose socket came with the ask.
 
 use std::sync::Arc;
 
@@ -73,6 +73,9 @@ pub enum WelcomeFd {
     Audit,
     /// The listener that serves discovery and JWKS.
     IssuerListener,
+    /// A sealed memfd: the key of session tokens (AWS), and the boot's id behind it. It comes back to whoever held it by
+    /// the next start of the agent, and gives nobody anything but a spared PUT.
+    SessionKey,
 }
 
 /// A new policy. Its sources are in the memfd beside this message; the proxy compiles them as the guard did.

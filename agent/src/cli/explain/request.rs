@@ -1,10 +1,12 @@
-//! The request that an operator types: `GET /metadata/identity/oauth2/token?resource=…`. Azure's goes through the real
-//! dialect; those of clouds whose dialects aren't served yet are read here, for policy alone, and nothing is sent.
+//! The request that an operator types: `GET /metadata/identity/oauth2/token?resource=…`. Azure's and Amazon's go through
+//! the real dialects; those of a cloud whose dialect isn't served yet are read here, for policy alone, and nothing is sent.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use imds_guard_core::http::RequestHead;
+use imds_guard_core::imds::aws::TOKEN_HEADER;
+use imds_guard_core::imds::aws::version::is_version;
 use imds_guard_core::imds::{self, Arrival, Service};
 use imds_guard_core::request::{Cloud, CredentialAsk, Request};
 
@@ -20,8 +22,9 @@ pub(super) fn parse(text: &str) -> Result<Request, String> {
         _ => return Err(format!("`{text}` is no request: write METHOD /PATH?QUERY")),
     };
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    if path.starts_with("/latest/") {
-        return aws(path);
+    let first = path.split('/').nth(1).unwrap_or_default();
+    if is_version(first) {
+        return aws(method, target);
     }
     if path == "/computeMetadata" || path.starts_with("/computeMetadata/") {
         return gcp(path, query);
@@ -40,28 +43,34 @@ fn azure(method: &str, target: &str, query: &str) -> Result<Request, String> {
         (true, false) => format!("{target}&api-version=2021-02-01"),
     };
     let headers: [(&str, &[u8]); 2] = [("Host", b"169.254.169.254"), ("Metadata", b"true")];
+    parsed(Service::AzureImds, method, &target, &headers)
+}
+
+/// As a client of IMDSv2 asks.
+fn aws(method: &str, target: &str) -> Result<Request, String> {
+    let headers: [(&str, &[u8]); 2] = [("Host", b"169.254.169.254"), (TOKEN_HEADER, b"x")];
+    parsed(Service::AwsImds, method, target, &headers)
+}
+
+fn parsed(
+    service: Service,
+    method: &str,
+    target: &str,
+    headers: &[(&str, &[u8])],
+) -> Result<Request, String> {
     let head = RequestHead {
         method,
-        target: &target,
-        headers: &headers,
+        target,
+        headers,
     };
     let arrival = Arrival {
-        service: Service::AzureImds,
+        service,
         address: ADDRESS,
         port: 80,
     };
     let call = imds::parse(&head, &arrival)
         .map_err(|e| format!("the agent would refuse `{method} {target}` as malformed: {e}"))?;
     Ok(call.request)
-}
-
-fn aws(path: &str) -> Result<Request, String> {
-    const ROLES: &str = "/latest/meta-data/iam/security-credentials/";
-    if let Some(role) = path.strip_prefix(ROLES).filter(|role| !role.is_empty()) {
-        let role = role.into();
-        return Ok(Request::Credential(CredentialAsk::AwsRole { role }));
-    }
-    read(Cloud::Aws, path, false)
 }
 
 fn gcp(path: &str, query: &str) -> Result<Request, String> {
@@ -103,6 +112,7 @@ fn read(cloud: Cloud, path: &str, subtree: bool) -> Result<Request, String> {
         cloud,
         path: path.into(),
         subtree,
+        imdsv1: false,
     })
 }
 
@@ -120,6 +130,7 @@ mod tests {
             ("/metadata/instance/compute/location", false),
             ("GET /latest/meta-data/iam/security-credentials/batch", true),
             ("GET /latest/meta-data/placement/region", false),
+            ("GET /2021-07-15/meta-data/iam/security-credentials/", true),
             (
                 "GET /computeMetadata/v1/instance/service-accounts/default/token?scopes=a,b",
                 true,

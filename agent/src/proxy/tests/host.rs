@@ -22,12 +22,14 @@ use imds_guard_ebpf::{CallerRecord, mapped};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use zeroize::Zeroizing;
 
 use super::super::Proxy;
 use super::super::kernel::Kernel;
 use super::super::policy::Policy;
 use super::super::run::{Serving, serve};
 use super::super::seam::Seam;
+use super::super::session_token::{SECRET_LEN, Sealer};
 use crate::sys::pidfd::PidFd;
 use crate::sys::{memfd, scm};
 
@@ -209,6 +211,11 @@ fn policy(epoch: u64, text: &str) -> (seam::Policy, OwnedFd) {
     (pushed, memfd::sealed("policy", &bytes).unwrap())
 }
 
+/// A key of no meaning, on a boot of no meaning.
+pub(super) fn tokens() -> Sealer {
+    Sealer::new(Zeroizing::new(vec![7; SECRET_LEN])).unwrap()
+}
+
 /// This process, as the kernel would record it.
 pub(super) fn ourselves() -> CallerRecord {
     let (uid, gid) = (
@@ -280,6 +287,7 @@ impl Host {
             Rc::clone(&kernel) as Rc<dyn Kernel>,
             Rc::clone(&seam),
             policy,
+            tokens(),
             audit.try_clone().unwrap().into(),
             most,
         );

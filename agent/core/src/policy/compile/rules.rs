@@ -12,7 +12,7 @@ use crate::policy::document::{
 };
 use crate::policy::index::Index;
 use crate::policy::pattern::{Access, AccessPattern};
-use crate::policy::resource::Kind;
+use crate::policy::resource::{self, Kind};
 use crate::policy::set::{
     About, AboutToken, AllowRule, DenyRule, PolicySet, TokenGrant, WorkloadRules,
 };
@@ -133,6 +133,7 @@ impl Compiling {
             workload,
             until: self.until(entry.rule.until.as_ref()),
             limit: entry.limit.as_ref().and_then(|text| self.limit(text)),
+            imdsv1: entry.imdsv1.as_ref().is_some_and(|flag| flag.value),
             about,
             identity,
             document,
@@ -161,8 +162,9 @@ impl Compiling {
             .zip(texts.map(|t| t.value.clone()))
             .collect();
         if let (Cloud::Aws, Some(role)) = (about.cloud, &identity.role) {
-            let name = role.rsplit('/').next().unwrap_or(role);
-            grants.push((self.targets.number(Kind::AwsRole, name), name.into()));
+            let number = self.targets.number(Kind::AwsRole, role);
+            grants.push((number, resource::role_name(role).into()));
+            set.roles.entry(workload).or_default().push(allow);
         }
         for (target, audience) in grants {
             let list = set.tokens.entry((workload, target)).or_default();
