@@ -19,7 +19,7 @@ use crate::workspace;
 use anyhow::{Context, Result};
 use boot::Boot;
 use kernel::Kernel;
-use matrix::{Entry, LEFT_OUT, MATRIX, MODULES};
+use matrix::{CHOSEN, Entry, LEFT_OUT, MATRIX, MODULES};
 use std::collections::VecDeque;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -31,6 +31,8 @@ use verdict::Verdict;
 const AT_ONCE: usize = 2;
 /// A machine that isn't done then never will be.
 const MACHINE_LIMIT: Duration = Duration::from_secs(600);
+/// The same with `--full`.
+const FULL_LIMIT: Duration = Duration::from_secs(3600);
 /// Seconds for one test; the slowest takes a third on an idle host.
 const TEST_LIMIT: u32 = 120;
 /// MiB: the archive lies in memory.
@@ -57,18 +59,23 @@ pub(crate) fn cannot_run() -> Option<String> {
     missing.map(|tool| format!("needs {tool}: cargo xtask setup (Debian 12 or 13)"))
 }
 
-/// Run the tier.
-pub(crate) fn run() -> Result<Tally> {
+/// Run the tier: what is chosen for every run, or all of it.
+pub(crate) fn run(full: bool) -> Result<Tally> {
     let only = std::env::var("IMDS_GUARD_VM").unwrap_or_default();
     let wanted = |entry: &&Entry| only.is_empty() || only.split(',').any(|name| name == entry.name);
     let started = Instant::now();
     let mut machines = VecDeque::new();
     for entry in MATRIX.iter().filter(wanted) {
-        machines.push_back(Machine::prepare(entry).with_context(|| entry.name.to_owned())?);
+        machines.push_back(Machine::prepare(entry, full).with_context(|| entry.name.to_owned())?);
     }
     println!("  put together in {:.0} s", started.elapsed().as_secs_f32());
     for left in LEFT_OUT {
         println!("  left out: {}*: {}", left.begins, left.why);
+    }
+    if !full {
+        println!(
+            "  of the rest, what rests on what kernels do differently, once each; all of it: --full"
+        );
     }
     let queue = Mutex::new(machines);
     let next = || {
@@ -101,10 +108,13 @@ struct Machine {
     name: &'static str,
     kernel: Kernel,
     directory: PathBuf,
+    /// What runs, where that isn't everything.
+    chosen: &'static [&'static str],
+    limit: Duration,
 }
 
 impl Machine {
-    fn prepare(entry: &Entry) -> Result<Self> {
+    fn prepare(entry: &Entry, full: bool) -> Result<Self> {
         let kernel = Kernel::of(entry.suite, entry.arch)?;
         let directory = workspace::target().join("vm/machines").join(entry.name);
         let tree = directory.join("tree");
@@ -118,6 +128,9 @@ impl Machine {
         fs::write(top.join("limit"), format!("{TEST_LIMIT}\n"))?;
         let left_out = LEFT_OUT.iter().map(|left| format!("{}\n", left.begins));
         fs::write(top.join("left-out"), left_out.collect::<String>())?;
+        let chosen = if entry.own && !full { &CHOSEN[..] } else { &[] };
+        let lines = chosen.iter().map(|begins| format!("{begins}\n"));
+        fs::write(top.join("chosen"), lines.collect::<String>())?;
         let own = directory.join("own.cpio");
         initramfs::archive(&tree, &own)?;
         let programs = programs::archive(entry, &directory)?;
@@ -128,6 +141,8 @@ impl Machine {
             name: entry.name,
             kernel,
             directory,
+            chosen,
+            limit: if full { FULL_LIMIT } else { MACHINE_LIMIT },
         })
     }
 
@@ -138,14 +153,14 @@ impl Machine {
             kernel: &self.kernel,
             initramfs: &initramfs,
             memory: MEMORY,
-            limit: MACHINE_LIMIT,
+            limit: self.limit,
             logs: &self.directory,
         };
         let ended = match boot.run() {
             Ok(ended) => ended,
             Err(error) => return (Tally::failure(), format!("{}: {error:#}", self.name)),
         };
-        let verdict = Verdict::read(&ended.report);
+        let verdict = Verdict::read(&ended.report, self.chosen);
         let tally = verdict.tally();
         let line = format!(
             "{:<11} {:<30} {tally} ({:.0} s){}",

@@ -121,7 +121,7 @@ impl Tier {
 
 /// The kernel tier on other kernels, and guests of this one.
 fn machines(full: bool) -> Result<Tally> {
-    let mut tally = vm::run()?;
+    let mut tally = vm::run(full)?;
     vm::fetch()?;
     tally.add(&suites::privileged(&["machines"], full)?);
     Ok(tally)

@@ -1,5 +1,5 @@
 # Every test of every suite in a process of its own, one after the other; a line for each, and all that a failed one said.
-# /t/left-out has how a "SUITE TEST" that is left out begins, one per line; /t/limit the seconds that a test has.
+# /t/chosen has how a "SUITE TEST" that runs begins, nothing where all do. /t/left-out has how a "SUITE TEST" that is left out begins, one per line; /t/limit the seconds that a test has.
 export IMDS_GUARD_BIN_DIR="/t/bin" RUST_BACKTRACE=1
 # An emulated processor: see tests/harness/scale.rs.
 export IMDS_GUARD_SCALE=20 IMDS_GUARD_PATIENCE=6 IMDS_GUARD_KEY=/tmp/common-key.json
@@ -10,10 +10,10 @@ now() { # hundredths of a second
     echo "${up%.*}${up#*.}"
 }
 
-left_out() {
+begins_in() { # FILE "SUITE TEST"
     while read -r begins; do
-        case "$1" in "$begins"*) return 0 ;; esac
-    done <"/t/left-out"
+        case "$2" in "$begins"*) return 0 ;; esac
+    done <"$1"
     return 1
 }
 
@@ -22,7 +22,10 @@ each() { # SUITE-FILE WHICH: `--include-ignored` or `--ignored`
     which=$([ "$2" = --ignored ] && echo --ignored)
     "$1" --list --format terse $which | sed -n 's/: test$//p' >/tmp/list
     while read -r name <&3; do
-        if left_out "$suite $name"; then
+        if [ -s /t/chosen ] && ! begins_in /t/chosen "$suite $name"; then
+            continue
+        fi
+        if begins_in /t/left-out "$suite $name"; then
             echo "VM left-out $suite $name"
             continue
         fi

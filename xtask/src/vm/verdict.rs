@@ -17,8 +17,9 @@ pub(super) struct Verdict {
 }
 
 impl Verdict {
-    /// Read a report.
-    pub(super) fn read(report: &str) -> Self {
+    /// Read the report of a machine that was to run what begins as `chosen` says, or everything where that is empty. What was
+    /// chosen and isn't there has failed: a test that was renamed must not vanish.
+    pub(super) fn read(report: &str, chosen: &[&str]) -> Self {
         let mut verdict = Self::default();
         for line in report.lines().filter_map(|line| line.strip_prefix("VM ")) {
             verdict.line(line);
@@ -26,6 +27,20 @@ impl Verdict {
         verdict
             .slow
             .sort_by_key(|(_, took)| std::cmp::Reverse(*took));
+        let missing = |begins: &&&str| {
+            let passed = verdict.slow.iter().map(|(name, _)| name);
+            let mut all = passed.chain(&verdict.failed);
+            !all.any(|name| name.starts_with(**begins))
+        };
+        let absent: Vec<String> = chosen
+            .iter()
+            .filter(missing)
+            .map(|begins| format!("{begins}* (nothing ran of it)"))
+            .collect();
+        verdict
+            .said
+            .extend(absent.iter().map(|name| format!("failed {name}")));
+        verdict.failed.extend(absent);
         verdict
     }
 
@@ -67,18 +82,28 @@ mod tests {
 
     #[test]
     fn tests_are_counted_and_a_machine_without_an_end_has_failed() {
-        let verdict = Verdict::read(REPORT);
+        let verdict = Verdict::read(REPORT, &["kernel a"]);
         let tally = verdict.tally();
         assert_eq!((tally.passed, tally.failed, tally.skipped), (1, 2, 1));
-        let whole = Verdict::read(&format!("{REPORT}VM end 999\n"));
+        let whole = Verdict::read(&format!("{REPORT}VM end 999\n"), &[]);
         assert_eq!(whole.tally().failed, 1);
         assert_eq!(whole.failed, ["kernel c"]);
         assert_eq!(whole.said.len(), 2);
     }
 
     #[test]
+    fn what_was_chosen_and_did_not_run_has_failed() {
+        let report = format!("{REPORT}VM end 999\n");
+        let verdict = Verdict::read(&report, &["kernel a::", "kernel c", "kernel d"]);
+        assert_eq!(
+            verdict.failed,
+            ["kernel c", "kernel d* (nothing ran of it)"]
+        );
+    }
+
+    #[test]
     fn a_machine_that_ran_nothing_has_failed() {
-        assert_eq!(Verdict::read("VM end 1\n").tally().failed, 1);
-        assert_eq!(Verdict::read("").tally().failed, 1);
+        assert_eq!(Verdict::read("VM end 1\n", &[]).tally().failed, 1);
+        assert_eq!(Verdict::read("", &[]).tally().failed, 1);
     }
 }
