@@ -27,7 +27,7 @@ pub use azure::{FakeAzure, Manner, Received, UPSTREAM_TOKEN};
 pub use binary::{binary, guest_image};
 pub use cgroup::{Cgroup, leftovers};
 pub use python::Python;
-pub use require::{Need, demand};
+pub use require::{Need, demand, kernel_is_at_least};
 pub use response::Response;
 pub use scale::{patience, scaled};
 pub use space::Space;

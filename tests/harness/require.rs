@@ -16,6 +16,8 @@ pub enum Need {
     Agent,
     /// A kernel that numbers processes for good (pidfs, 6.9): two pidfds have two inodes.
     PidFs,
+    /// Programs on interfaces (tcx, 6.6).
+    Tcx,
     /// nft(8).
     Nft,
     /// What guests boot from.
@@ -40,6 +42,9 @@ impl Need {
             Self::PidFs if !numbers_processes() => {
                 Err("a kernel that numbers processes (pidfs, 6.9)".into())
             }
+            Self::Tcx if !kernel_is_at_least(6, 6) => {
+                Err("a kernel with programs on interfaces (tcx, 6.6)".into())
+            }
             Self::Nft => imds_guard::intercept::nft::program()
                 .map(drop)
                 .map_err(|e| e.to_string()),
@@ -49,6 +54,19 @@ impl Need {
             _ => Ok(()),
         }
     }
+}
+
+/// Whether this kernel's version is that one or later: for what a test expects, never for whether it runs.
+#[must_use]
+pub fn kernel_is_at_least(major: u32, minor: u32) -> bool {
+    let Ok(system) = nix::sys::utsname::uname() else {
+        return false;
+    };
+    let release = system.release().to_string_lossy().into_owned();
+    let mut numbers = release
+        .split(['.', '-'])
+        .map_while(|part| part.parse().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (major, minor)
 }
 
 /// Before pidfs, all pidfds share one anonymous inode.

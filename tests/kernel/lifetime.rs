@@ -98,7 +98,7 @@ fn restarts_under_load_let_nothing_slip_through() {
                 }
             });
         }
-        for _ in 0..12 {
+        for _ in 0..scaled(12) {
             std::thread::sleep(std::time::Duration::from_millis(100));
             holder.kill().unwrap();
             *holder = guarded.start(ENFORCE).unwrap();

@@ -19,7 +19,7 @@ use crate::workspace;
 use anyhow::{Context, Result};
 use boot::Boot;
 use kernel::Kernel;
-use matrix::{CHOSEN, Entry, LEFT_OUT, MATRIX, MODULES};
+use matrix::{Entry, LEFT_OUT, MATRIX, MODULES};
 use std::collections::VecDeque;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -72,6 +72,14 @@ pub(crate) fn run(full: bool) -> Result<Tally> {
     for left in LEFT_OUT {
         println!("  left out: {}*: {}", left.begins, left.why);
     }
+    for entry in MATRIX.iter().filter(wanted) {
+        for left in entry.lacks {
+            println!(
+                "  left out of {}: {}*: {}",
+                entry.name, left.begins, left.why
+            );
+        }
+    }
     if !full {
         println!(
             "  of the rest, what rests on what kernels do differently, once each; all of it: --full"
@@ -109,7 +117,7 @@ struct Machine {
     kernel: Kernel,
     directory: PathBuf,
     /// What runs, where that isn't everything.
-    chosen: &'static [&'static str],
+    chosen: Vec<&'static str>,
     limit: Duration,
 }
 
@@ -126,9 +134,9 @@ impl Machine {
         executable(&tree.join("init"))?;
         fs::write(top.join("run.sh"), include_str!("vm/run.sh"))?;
         fs::write(top.join("limit"), format!("{TEST_LIMIT}\n"))?;
-        let left_out = LEFT_OUT.iter().map(|left| format!("{}\n", left.begins));
+        let left_out = entry.left_out().map(|left| format!("{}\n", left.begins));
         fs::write(top.join("left-out"), left_out.collect::<String>())?;
-        let chosen = if entry.own && !full { &CHOSEN[..] } else { &[] };
+        let chosen = entry.chosen(full);
         let lines = chosen.iter().map(|begins| format!("{begins}\n"));
         fs::write(top.join("chosen"), lines.collect::<String>())?;
         let own = directory.join("own.cpio");
@@ -160,7 +168,7 @@ impl Machine {
             Ok(ended) => ended,
             Err(error) => return (Tally::failure(), format!("{}: {error:#}", self.name)),
         };
-        let verdict = Verdict::read(&ended.report, self.chosen);
+        let verdict = Verdict::read(&ended.report, &self.chosen);
         let tally = verdict.tally();
         let line = format!(
             "{:<11} {:<30} {tally} ({:.0} s){}",

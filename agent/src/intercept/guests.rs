@@ -177,8 +177,9 @@ impl Guests {
         if self.script.is_empty() || listings() == self.listing {
             return Ok(false);
         }
+        // The listing to compare with stays what it was, for the script is the same: one taken now could show what somebody has
+        // changed a moment after.
         nft::apply(&self.script)?;
-        self.listing = listings();
         Ok(true)
     }
 
