@@ -12,6 +12,7 @@ pub mod explain;
 mod log;
 pub mod proxy;
 pub mod run;
+pub mod status;
 pub mod teardown;
 pub mod version;
 
@@ -39,7 +40,7 @@ Exit codes:
   1  refused, or failed while running
   2  bad usage, bad configuration or bad policy
   3  this machine lacks something: root, cgroup v2, bpffs, a kernel feature
-  4, 5  of `doctor` alone: weak, unknown (its own help says more)
+  4, 5  of `doctor` and `status`: weak, unknown (their own help says more)
 Each failure is told in one line that says what to do.
 
 Start with `imds-guard check /etc/imds-guard/imds-guard.toml`, then `imds-guard run`.";
@@ -56,6 +57,8 @@ pub enum Verb {
     Check(check::Args),
     /// Say what policy makes of a request, and why: of a live process, or of given selectors.
     Explain(explain::Args),
+    /// Say whether the guard runs, by which policy, in which mode each address is, and what came of it lately.
+    Status(status::Args),
     /// Say whether each layer is in force on this machine, and what leads round them.
     ///
     /// Works while the guard runs, after it ended, and where it never ran. Each finding says what it means and what to do.
@@ -80,7 +83,7 @@ pub enum Exit {
     Environment = 3,
     /// `doctor`: no way round was found, but weaknesses.
     Weak = 4,
-    /// `doctor`: something could not be looked at.
+    /// `doctor`, `status`: something could not be looked at.
     Unknown = 5,
 }
 
@@ -133,6 +136,7 @@ pub fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Run(args) => run::run(args),
         Verb::Check(args) => check::run(args),
         Verb::Explain(args) => explain::run(args),
+        Verb::Status(args) => status::run(args),
         Verb::Doctor(args) => doctor::run(args),
         Verb::Teardown(args) => teardown::run(args),
         Verb::Version(args) => version::run(args),

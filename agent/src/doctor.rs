@@ -10,5 +10,7 @@ mod look;
 
 pub use facts::{Facts, Question, Seen};
 pub use finding::{Endpoint, Finding, LayerState, Report, State};
+pub(crate) use judge::word;
 pub use judge::{CHECKS, judge};
 pub use look::look;
+pub(crate) use look::{endpoints, guard};

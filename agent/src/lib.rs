@@ -21,6 +21,7 @@ pub mod intercept;
 pub mod issuer;
 mod notify;
 pub mod proxy;
+pub mod status;
 #[expect(
     unsafe_code,
     reason = "the one place where system calls that nix lacks are made"

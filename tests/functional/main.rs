@@ -1,7 +1,9 @@
 //! The real binary as an operator meets it, without interception and without power: exit codes, and one line that says what to do.
 
 mod doctor;
+mod documents;
 mod policy;
+mod status;
 
 use imds_guard_tests::binary;
 use std::os::unix::fs::PermissionsExt;
@@ -76,11 +78,7 @@ fn bad_usage_is_2_and_help_is_0() {
 fn run_without_power_is_refused_with_a_remedy_and_leaves_nothing() {
     let (directory, program) = installed();
     let config = directory.path().join("imds-guard.toml");
-    std::fs::write(
-        &config,
-        include_str!("../../systemd/examples/imds-guard.toml"),
-    )
-    .unwrap();
+    std::fs::write(&config, include_str!("../systemd/policy.toml")).unwrap();
     let config = config.to_str().unwrap().to_owned();
     let output = run_powerless(&program, &["run", "--config", &config]);
     assert_eq!(output.status.code(), Some(3), "{}", errors(&output));

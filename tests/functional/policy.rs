@@ -5,10 +5,7 @@ use imds_guard_tests::binary;
 use serde_json::Value;
 use std::process::Output;
 
-const EXAMPLE: &str = concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/../systemd/examples/imds-guard.toml"
-);
+const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/policy.toml");
 const TOKEN: &str =
     "GET /metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net";
 

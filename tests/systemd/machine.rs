@@ -13,7 +13,10 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// What the root file system holds beside a minimal Debian.
-const PACKAGES: &str = "systemd,systemd-sysv,dbus,curl";
+const PACKAGES: &str = "systemd,systemd-sysv,dbus,curl,nftables";
+
+/// It takes two seconds, and ten times that beside other builds.
+const BOOT: Duration = Duration::from_secs(90);
 
 /// A running machine; dropped, its process 1 is killed, and with it all others.
 pub(crate) struct Machine {
@@ -25,9 +28,18 @@ pub(crate) struct Machine {
 impl Machine {
     /// Boot one inside `world`, with imds-guard installed as `systemd/README.md` says, and `policy` as its configuration.
     pub(crate) fn boot(world: &World, policy: &str) -> Result<Self> {
+        let etc = world.directory().join("imds-guard.toml");
+        fs::write(&etc, policy)?;
+        let mut files = installed()?;
+        files.push((etc, "etc/imds-guard/imds-guard.toml".into()));
+        Self::with(world, &files)
+    }
+
+    /// Boot one inside `world`, with these files in it, each with its path there.
+    pub(crate) fn with(world: &World, files: &[(PathBuf, String)]) -> Result<Self> {
         let lower = root_file_system()?;
         let upper = world.directory().join("root-upper");
-        install(&upper, policy)?;
+        lay(&upper, files)?;
         let console = world.directory().join("console.log");
         let log = fs::File::create(&console)?;
         let mut command = Command::new("sh");
@@ -66,7 +78,7 @@ impl Machine {
     }
 
     fn wait_booted(&mut self) -> Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + BOOT;
         let children = format!("/proc/{0}/task/{0}/children", self.unshare.id());
         loop {
             if let Some(status) = self.unshare.try_wait()? {
@@ -86,7 +98,8 @@ impl Machine {
             }
             ensure!(
                 Instant::now() < deadline,
-                "not booted after 30 s:\n{}",
+                "not booted after {} s:\n{}",
+                BOOT.as_secs(),
                 self.console()
             );
             std::thread::sleep(Duration::from_millis(50));
@@ -268,36 +281,29 @@ fn manifest(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// Copy the binary and the units to where a package puts them, into the layer above the root file system.
-fn install(upper: &Path, policy: &str) -> Result<()> {
+/// The binary and the units, and where a package puts them.
+fn installed() -> Result<Vec<(PathBuf, String)>> {
     let units = manifest("../systemd");
-    let files = [
-        (binary("imds-guard")?, "usr/bin/imds-guard"),
-        (
-            units.join("imds-guard.service"),
-            "etc/systemd/system/imds-guard.service",
-        ),
-        (
-            units.join("imds-guard-proxy.service"),
-            "etc/systemd/system/imds-guard-proxy.service",
-        ),
-        (
-            units.join("sysusers.d/imds-guard.conf"),
-            "usr/lib/sysusers.d/imds-guard.conf",
-        ),
-        (
-            units.join("tmpfiles.d/imds-guard.conf"),
-            "usr/lib/tmpfiles.d/imds-guard.conf",
-        ),
-    ];
+    let mut files = vec![(binary("imds-guard")?, "usr/bin/imds-guard".to_owned())];
+    for unit in ["imds-guard.service", "imds-guard-proxy.service"] {
+        files.push((units.join(unit), format!("etc/systemd/system/{unit}")));
+    }
+    for folder in ["sysusers.d", "tmpfiles.d"] {
+        let file = units.join(folder).join("imds-guard.conf");
+        files.push((file, format!("usr/lib/{folder}/imds-guard.conf")));
+    }
+    Ok(files)
+}
+
+/// Copy files into the layer above the root file system.
+fn lay(upper: &Path, files: &[(PathBuf, String)]) -> Result<()> {
+    fs::create_dir_all(upper.join("top"))?;
     for (from, to) in files {
         let to = upper.join("top").join(to);
         fs::create_dir_all(to.parent().context("a file without a folder")?)?;
-        fs::copy(&from, &to).with_context(|| from.display().to_string())?;
+        fs::copy(from, &to).with_context(|| from.display().to_string())?;
     }
-    let etc = upper.join("top/etc/imds-guard");
-    fs::create_dir_all(&etc)?;
-    fs::write(etc.join("imds-guard.toml"), policy).context("the configuration")
+    Ok(())
 }
 
 /// A Debian of the host's own release (whose C library the binary is linked against), made once.

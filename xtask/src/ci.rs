@@ -60,7 +60,7 @@ const STEPS: [Step; 8] = [
     },
     Step {
         name: "test",
-        minutes: 20,
+        minutes: 28,
         run: || test::run(&test::Options::default()),
     },
 ];

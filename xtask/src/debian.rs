@@ -48,6 +48,8 @@ pub(crate) const REST: &[Package] = &[
     package("qemu-system-arm", "the same on arm64"),
     package("gcc-aarch64-linux-gnu", "C and linking for arm64"),
     package("libc6-dev-arm64-cross", "headers for it"),
+    package("binutils", "readelf and strip, for packages"),
+    package("man-db", "whether manual pages are sound"),
     package("kmod", "which modules such a machine needs"),
     package("cpio", "the archive that it boots into"),
     package("xz-utils", "modules are packed so"),

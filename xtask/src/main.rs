@@ -13,6 +13,7 @@ mod ci;
 mod debian;
 mod demo;
 mod deny;
+mod dist;
 mod ebpf;
 mod lack;
 mod linker;
@@ -65,6 +66,10 @@ enum Verb {
     ///
     /// Its exit code says whether everything could be measured, never whether it was fast.
     Bench(bench::Options),
+    /// Make what people install, below target/dist: a Debian package and a tarball, linked against bookworm's C library.
+    ///
+    /// With manual pages and completions from the command line's definition. Maintainer: DEBFULLNAME and DEBEMAIL.
+    Dist(dist::Options),
     /// Fetch the kernels for emulated machines from Debian's archive (once a day at most), and lay out target/vm/guest.
     Kernels,
     /// Everything that must hold before a change lands: fmt, tidy, clippy, deny, doc, test.
@@ -96,6 +101,7 @@ fn main() -> ExitCode {
         Verb::Run(options) => demo::run(&options),
         Verb::Test(options) => test::run(&options),
         Verb::Bench(options) => bench::run(&options),
+        Verb::Dist(options) => dist::run(&options),
         Verb::Kernels => vm::fetch(),
         Verb::Ci => ci::run(),
         Verb::Tidy => tidy::run(),

@@ -8,7 +8,7 @@ mod tally;
 mod tier;
 
 use crate::lack::Lack;
-use crate::{ebpf, process};
+use crate::{dist, ebpf, process};
 use anyhow::{Result, bail};
 use clap::Args;
 use std::time::{Duration, Instant};
@@ -79,6 +79,13 @@ fn build(wanted: &[Tier]) -> Result<Option<String>> {
         "cargo",
         &["test", "--locked", "--workspace", "--no-run", "--quiet"],
     )?)?;
+    if wanted.contains(&Tier::Package)
+        && Tier::Package
+            .cannot_run(without_object.as_deref())
+            .is_none()
+    {
+        dist::pair()?;
+    }
     println!("test: built in {:.1} s", started.elapsed().as_secs_f32());
     Ok(without_object)
 }

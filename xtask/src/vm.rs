@@ -18,6 +18,7 @@ use crate::test::Tally;
 use crate::workspace;
 use anyhow::{Context, Result};
 use boot::Boot;
+pub(crate) use cross::Cross;
 use kernel::Kernel;
 use matrix::{Entry, LEFT_OUT, MATRIX, MODULES};
 use std::collections::VecDeque;

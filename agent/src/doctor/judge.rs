@@ -122,7 +122,8 @@ fn covers(to: IpAddr, prefix: u8, address: IpAddr) -> bool {
     }
 }
 
-fn word(mode: Mode) -> &'static str {
+/// A mode as people write it.
+pub(crate) fn word(mode: Mode) -> &'static str {
     match mode {
         Mode::Observe => "observe",
         Mode::Audit => "audit",

@@ -12,12 +12,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use super::facts::{Facts, Question, Seen, SocketKind, Space};
+pub(crate) use interception::endpoints;
+pub(crate) use machine::guard;
 use processes::{Held, Processes};
 
 /// Looks at everything.
 #[must_use]
 pub fn look(at: &Question) -> Facts {
-    let endpoints = interception::endpoints(&at.pin_dir);
+    let endpoints = endpoints(&at.pin_dir);
     let interest: Vec<_> = match &endpoints {
         Ok(table) if !table.is_empty() => table.iter().map(|(address, _)| *address).collect(),
         _ => super::judge::shipped().collect(),
@@ -41,7 +43,7 @@ pub fn look(at: &Question) -> Facts {
         pins,
         programs: interception::programs(),
         endpoints,
-        guard: machine::guard(&at.run_dir),
+        guard: guard(&at.run_dir),
         spaces,
         closed,
         raw: processes.raw_power(),

@@ -65,6 +65,11 @@ impl Audit {
         Ok(true)
     }
 
+    /// The file; none: stdout.
+    pub(super) fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
     /// For the proxy.
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
         self.to.as_fd()

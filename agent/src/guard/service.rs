@@ -28,6 +28,7 @@ use crate::sys::scm::Received;
 use crate::sys::sockopt;
 
 mod reload;
+mod status;
 
 /// Interfaces come with several notes each, and containers come with interfaces.
 const SETTLED: Duration = Duration::from_millis(100);
@@ -57,6 +58,8 @@ pub(super) struct Guard {
     pub(super) seam: Option<Seam>,
     signals: Signals,
     sweep: Interval,
+    /// When everything was in force.
+    since: jiff::Timestamp,
     watchdog: Option<Interval>,
     _lock: Flock<std::fs::File>,
 }
@@ -138,6 +141,7 @@ impl Guard {
             seam: None,
             signals,
             sweep: interval(SWEEP),
+            since: jiff::Timestamp::now(),
             watchdog: sd_notify::watchdog_enabled().map(|every| interval(every / 2)),
             _lock: lock,
             options,
@@ -379,7 +383,7 @@ impl Guard {
             endpoints = policy.endpoints().len(),
             "ready: guarding the metadata addresses"
         );
-        notify(&[NotifyState::Ready]);
+        self.tell_status(None);
     }
 
     async fn end(&mut self, signal: &str) {

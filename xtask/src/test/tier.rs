@@ -18,6 +18,8 @@ pub(crate) enum Tier {
     Kernel,
     /// Units under a real systemd. Needs root and a Debian root file system (made once).
     Systemd,
+    /// The Debian package, installed under a real systemd. Needs the same, and builds the release.
+    Package,
     /// The kernel tier on other kernels, emulated. Needs root, Debian, QEMU, a mirror.
     Vm,
     /// Fuzz targets. Needs cargo-fuzz.
@@ -28,12 +30,13 @@ pub(crate) enum Tier {
 
 impl Tier {
     /// From cheap to dear. `Vm` is asked for by name: it hasn't been seen to pass as a whole yet.
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Unit,
         Self::Functional,
         Self::Kernel,
         Self::Sdk,
         Self::Systemd,
+        Self::Package,
         Self::Fuzz,
     ];
 
@@ -46,6 +49,7 @@ impl Tier {
                 "interception, attribution, privileges and the main job, on this kernel"
             }
             Self::Systemd => "the units under a real systemd",
+            Self::Package => "the Debian package: contents, installation, upgrade, removal",
             Self::Vm => {
                 "the kernel tier on the kernels that we support, and a plain refusal on one that we don't"
             }
@@ -61,6 +65,7 @@ impl Tier {
             Self::Functional => 30,
             Self::Kernel => 480,
             Self::Systemd => 120,
+            Self::Package => 180,
             // From nothing: kernels fetched, arm64 built.
             Self::Vm => 720,
             Self::Fuzz => 400,
@@ -78,7 +83,7 @@ impl Tier {
         match self {
             Self::Unit | Self::Functional => None,
             Self::Fuzz => fuzz::cannot_run(),
-            Self::Kernel | Self::Systemd | Self::Sdk | Self::Vm => {
+            Self::Kernel | Self::Systemd | Self::Package | Self::Sdk | Self::Vm => {
                 if !nix::unistd::geteuid().is_root() {
                     return Some("needs root (namespaces, cgroups, BPF)".into());
                 }
@@ -94,7 +99,7 @@ impl Tier {
 
     fn lacks_own_tool(self) -> Option<String> {
         match self {
-            Self::Systemd if workspace::which("mmdebstrap").is_none() => {
+            Self::Systemd | Self::Package if workspace::which("mmdebstrap").is_none() => {
                 Some("needs mmdebstrap: cargo xtask setup".into())
             }
             Self::Vm => vm::cannot_run(),
@@ -112,6 +117,7 @@ impl Tier {
             Self::Functional => suites::unprivileged("functional"),
             Self::Kernel => suites::kernel(full),
             Self::Systemd => suites::privileged(&["systemd"], full),
+            Self::Package => suites::privileged(&["package"], full),
             Self::Sdk => sdk(full),
             Self::Vm => machines(full),
             Self::Fuzz => fuzz::run(full),

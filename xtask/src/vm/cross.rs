@@ -16,13 +16,13 @@ const TARGET: &str = "aarch64-unknown-linux-gnu";
 const RUSTC: &str = "/usr/bin/rustc";
 
 /// A compiler for arm64.
-pub(super) struct Cross {
+pub(crate) struct Cross {
     sysroot: PathBuf,
 }
 
 impl Cross {
     /// Put the compiler's libraries for arm64 together, where they aren't yet.
-    pub(super) fn prepare() -> Result<Self> {
+    pub(crate) fn prepare() -> Result<Self> {
         let query = ["-W", "-f", "${Version}", "rustc-web"];
         let version = process::output("dpkg-query", &query)
             .context("Debian's rustc isn't there: cargo xtask setup")?;
@@ -37,7 +37,7 @@ impl Cross {
     }
 
     /// Cargo, to be given a subcommand.
-    pub(super) fn cargo(&self) -> Result<Command> {
+    pub(crate) fn cargo(&self) -> Result<Command> {
         let mut cargo = process::command("cargo", &[])?;
         let flags = format!("--sysroot\x1f{}", self.sysroot.display());
         // Build scripts and macros are for this machine, so they don't get these flags.
@@ -55,14 +55,22 @@ impl Cross {
     }
 
     /// Behind a subcommand that compiles. A target directory of its own, for it is another compiler.
-    pub(super) fn options(&self) -> Vec<String> {
-        let directory = workspace::target().join("vm/build-arm64");
+    pub(crate) fn options(&self) -> Vec<String> {
         ["--target", TARGET, "--target-dir"]
             .map(str::to_owned)
             .into_iter()
-            .chain([directory.display().to_string()])
+            .chain([directory().display().to_string()])
             .collect()
     }
+
+    /// What has been built there, by profile and name.
+    pub(crate) fn built(&self, name: &str) -> PathBuf {
+        directory().join(TARGET).join(name)
+    }
+}
+
+fn directory() -> PathBuf {
+    workspace::target().join("vm/build-arm64")
 }
 
 fn assemble(version: &str, sysroot: &Path) -> Result<()> {

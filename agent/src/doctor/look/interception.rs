@@ -116,7 +116,7 @@ pub(super) fn effective(root: &Seen<(PathBuf, u64)>) -> Seen<Vec<Effective>> {
 }
 
 /// The kernel's table of endpoints; none where nothing is pinned.
-pub(super) fn endpoints(directory: &Path) -> Seen<Vec<(SocketAddr, Mode)>> {
+pub(crate) fn endpoints(directory: &Path) -> Seen<Vec<(SocketAddr, Mode)>> {
     let Some(layouts) = entries(directory)? else {
         return Ok(Vec::new());
     };

@@ -18,7 +18,7 @@ pub(super) fn noted(run_dir: &Path) -> Vec<Standing> {
 
 /// The guard that holds the lock of the run directory. Read from `/proc/locks`: to try the lock would keep a guard that
 /// starts in this moment from starting.
-pub(super) fn guard(run_dir: &Path) -> Seen<Option<u32>> {
+pub(crate) fn guard(run_dir: &Path) -> Seen<Option<u32>> {
     let lock = run_dir.join("lock");
     let file = match fs::metadata(&lock) {
         Ok(file) => file,

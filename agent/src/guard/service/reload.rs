@@ -18,14 +18,19 @@ impl Guard {
             NotifyState::monotonic_usec_now().unwrap_or(NotifyState::MonotonicUsec(0)),
         ]);
         self.reopen_audit();
-        match Policy::load(&self.options.config, self.answers.policy.epoch + 1) {
-            Ok(policy) => self.adopt(policy),
-            Err(error) => tracing::error!(
-                "the reload is refused, the policy of epoch {} stays in force:\n{error}",
+        let loaded = Policy::load(&self.options.config, self.answers.policy.epoch + 1);
+        let adopted = loaded
+            .map_err(GuardError::from)
+            .and_then(|policy| self.adopt(policy));
+        let refused = adopted.err().map(|error| error.to_string());
+        if let Some(why) = &refused {
+            tracing::error!(
+                "the reload is refused, the policy of epoch {} stays in force:\n{why}",
                 self.answers.policy.epoch
-            ),
+            );
         }
-        notify(&[NotifyState::Ready]);
+        let first_line = |why: String| why.lines().next().unwrap_or_default().to_owned();
+        self.tell_status(refused.map(first_line));
     }
 
     /// Whatever becomes of the policy: who rotates logs sends the same signal.
@@ -49,14 +54,8 @@ impl Guard {
         }
     }
 
-    fn adopt(&mut self, policy: Policy) {
-        if let Err(error) = self.adopt_settings(&policy) {
-            tracing::error!(
-                "the reload is refused, the policy of epoch {} stays in force: {error}",
-                self.answers.policy.epoch
-            );
-            return;
-        }
+    fn adopt(&mut self, policy: Policy) -> Result<(), GuardError> {
+        self.adopt_settings(&policy)?;
         self.answers.attestor.wants_hash(policy.wants_hash);
         tracing::info!(epoch = policy.epoch, digest = %policy.digest, "policy reloaded");
         self.answers.policy = policy;
@@ -67,6 +66,7 @@ impl Guard {
             self.close_seam(&why);
         }
         self.update_guests();
+        Ok(())
     }
 
     fn adopt_settings(&mut self, policy: &Policy) -> Result<(), GuardError> {

@@ -1,0 +1,68 @@
+//! What the guard tells of itself: to the service manager, for everybody who may ask that, and into the run directory, for
+//! `imds-guard status`. Nothing rests on either.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use sd_notify::NotifyState;
+
+use super::Guard;
+use crate::doctor;
+use crate::guard::notify::notify;
+use crate::guard::policy::Policy;
+use crate::status::{InForce, Note};
+
+impl Guard {
+    /// Ready, or ready again after a reload, which was refused for that reason.
+    pub(super) fn tell_status(&self, refused: Option<String>) {
+        let line = line(&self.answers.policy, refused.is_some());
+        notify(&[NotifyState::Ready, NotifyState::Status(&line)]);
+        let note = self.as_it_stands(refused);
+        if let Err(error) = note.leave(&self.options.run_dir) {
+            tracing::warn!(%error, "can't note the state for `imds-guard status`");
+        }
+    }
+
+    fn as_it_stands(&self, refused: Option<String>) -> Note {
+        let policy = &self.answers.policy;
+        Note {
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            since: self.since.to_string(),
+            policy: InForce {
+                file: self.options.config.clone(),
+                epoch: policy.epoch,
+                digest: policy.digest.clone(),
+                workloads: policy.set.workload_count(),
+                rules: policy.set.rules(),
+            },
+            audit: self.answers.audit.path().map(Into::into),
+            names: names(policy),
+            refused,
+        }
+    }
+}
+
+/// For `systemctl status`: which modes, which policy.
+fn line(policy: &Policy, refused: bool) -> String {
+    let endpoints = policy.endpoints();
+    let all = endpoints.iter().map(|endpoint| {
+        let address = SocketAddr::new(endpoint.address, endpoint.port);
+        format!("{address} {}", doctor::word(endpoint.mode))
+    });
+    let all = all.collect::<Vec<_>>().join(", ");
+    let word = if refused { ", last reload refused" } else { "" };
+    format!("policy epoch {}{word}; {all}", policy.epoch)
+}
+
+/// Names of endpoints by their addresses.
+fn names(policy: &Policy) -> BTreeMap<SocketAddr, Vec<String>> {
+    let mut names: BTreeMap<SocketAddr, Vec<String>> = BTreeMap::new();
+    for endpoint in &policy.settings.endpoints {
+        for address in &endpoint.addresses {
+            let of = names.entry(*address).or_default();
+            of.push(endpoint.name.to_string());
+        }
+    }
+    names
+}
