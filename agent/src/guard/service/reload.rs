@@ -67,6 +67,7 @@ impl Guard {
             self.close_seam(&why);
         }
         self.update_guests();
+        self.end_older_everywhere();
     }
 
     fn adopt_settings(&mut self, policy: &Policy) -> Result<(), GuardError> {
