@@ -80,7 +80,7 @@ impl Machine {
     }
 
     fn wait_booted(&mut self) -> Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + Duration::from_secs(90);
         let children = format!("/proc/{0}/task/{0}/children", self.unshare.id());
         loop {
             if let Some(status) = self.unshare.try_wait()? {
@@ -100,7 +100,7 @@ impl Machine {
             }
             ensure!(
                 Instant::now() < deadline,
-                "not booted after 30 s:\n{}",
+                "not booted after 90 s:\n{}",
                 self.console()
             );
             std::thread::sleep(Duration::from_millis(50));
