@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 
 pub mod check;
 pub mod doctor;
+pub mod early;
 pub mod explain;
 mod log;
 pub mod proxy;
@@ -53,6 +54,10 @@ pub enum Verb {
     /// SIGHUP reads the configuration again; a bad one changes nothing. When this ends, what guards the addresses stays in
     /// the kernel, and callers are refused until it runs again: `imds-guard teardown` alone removes it.
     Run(run::Args),
+    /// Guard before `run` does, at boot: refuse enforced addresses, with nobody who answers, and return.
+    ///
+    /// For a unit before the network is up. Units named by --pass may ask the real service until `run` takes over.
+    Early(early::Args),
     /// Read configuration and policy files and report every error in them.
     Check(check::Args),
     /// Say what policy makes of a request, and why: of a live process, or of given selectors.
@@ -134,6 +139,7 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 pub fn run(cli: Cli) -> Result<ExitCode, Failure> {
     match cli.verb {
         Verb::Run(args) => run::run(args),
+        Verb::Early(args) => early::run(&args),
         Verb::Check(args) => check::run(args),
         Verb::Explain(args) => explain::run(args),
         Verb::Status(args) => status::run(args),

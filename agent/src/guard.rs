@@ -4,13 +4,14 @@
 //! anything is in force. Then one loop: signals, asks of the proxy, the proxy's life, notes of the kernel.
 //! Never parses what a caller wrote, and never takes protection away when it ends.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 mod answers;
 mod audit;
 mod child;
 mod dial;
+mod drift;
 mod error;
 mod guests;
 mod notify;
@@ -20,7 +21,9 @@ mod service;
 mod session_key;
 mod spaces;
 mod start;
+mod store;
 
+use crate::intercept;
 pub use error::GuardError;
 use service::Guard;
 
@@ -58,6 +61,7 @@ pub fn run(options: Options) -> Result<(), GuardError> {
     if !nix::unistd::geteuid().is_root() {
         return Err(GuardError::NotRoot);
     }
+    let returned = store::Returned::take();
     crate::sys::privilege::no_core()?;
     start::raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -65,9 +69,41 @@ pub fn run(options: Options) -> Result<(), GuardError> {
         .build()
         .map_err(GuardError::Runtime)?;
     runtime.block_on(async {
-        let mut guard = Guard::start(options)?;
-        guard.serve().await
+        let mut store = returned.store();
+        match Guard::start(options, returned) {
+            Ok(mut guard) => guard.serve(store).await,
+            Err(error) => {
+                // Callers that wait there would wait for nothing.
+                store.let_go();
+                Err(error)
+            }
+        }
     })
+}
+
+/// Guards without anybody who answers, until a guard runs: for the time before the network is up. `pass`: units that may ask the
+/// real service meanwhile.
+///
+/// # Errors
+/// Why it could not, with nothing left behind.
+pub fn early(
+    config: &Path,
+    cgroup_root: Option<PathBuf>,
+    pin_dir: &Path,
+    port: u16,
+    pass: &[String],
+) -> Result<intercept::Early, GuardError> {
+    let policy = policy::Policy::load(config, 1)?;
+    let issuer = policy.settings.issuer.as_ref();
+    let settings = intercept::Settings {
+        cgroup_root,
+        pin_dir: pin_dir.into(),
+        port,
+        endpoints: policy.endpoints(),
+        issuer: issuer.and_then(|issuer| issuer.listen),
+        hardening: policy.hardening(),
+    };
+    Ok(intercept::early(&settings, pass)?)
 }
 
 /// Unix time in seconds.

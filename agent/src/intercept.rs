@@ -9,18 +9,23 @@
 //! attribution map.
 
 pub mod cost;
+mod drift;
+mod early;
 mod endpoints;
 pub mod environment;
 mod error;
 mod events;
 mod filters;
 pub(crate) mod guests;
+mod kept;
 pub mod layer;
+mod lease;
 mod listeners;
 mod load;
 pub mod namespaces;
 pub mod nft;
 mod offsets;
+mod older;
 pub mod pinned;
 mod pins;
 mod raw_sockets;
@@ -38,6 +43,8 @@ use aya::{
     Ebpf,
     maps::{Map, MapData, PerCpuArray, RingBuf},
 };
+pub use drift::{Change as DriftChange, Finding};
+pub use early::{Early, early};
 pub use endpoints::GuardedEndpoint;
 pub(crate) use endpoints::endpoint_id;
 pub use error::InterceptError;
@@ -45,10 +52,13 @@ pub use events::Events;
 pub use imds_guard_ebpf::{
     CallerRecord, Counter, Endpoint, EndpointKey, Mode, ObserveEvent, OtherTraffic,
 };
+pub use kept::Kept;
 use layer::{LAYERS, Layer, Standing};
+pub use lease::LEASE;
 pub use listeners::{Listeners, for_issuer};
 pub use load::{Trial, embedded};
 pub use namespaces::{Change, Namespaces};
+pub use older::Older;
 pub use uplinks::Watch;
 
 use crate::sys::{bpf, sockopt};
@@ -100,6 +110,10 @@ pub struct Interceptor {
     counters: PerCpuArray<MapData, u64>,
     events: Option<RingBuf<MapData>>,
     filters: filters::SharedFilters,
+    lease: Option<lease::Lease>,
+    drift: Option<drift::Drift>,
+    _held: Option<pins::Held>,
+    refused: Vec<String>,
 }
 
 impl fmt::Debug for Interceptor {
@@ -119,20 +133,31 @@ impl Interceptor {
     /// [`InterceptError`], each with its remedy. Nothing that this start made is left behind; what a former run has in
     /// force stays in force.
     pub fn start(settings: &Settings) -> Result<Self, InterceptError> {
-        Self::start_with(settings, embedded())
+        Self::start_with(settings, embedded(), vec![])
     }
 
-    /// As [`start`](Self::start), with another object than the embedded one.
+    /// As [`start`](Self::start), with what the service manager kept of a former run.
     ///
     /// # Errors
     /// As [`start`](Self::start).
-    pub fn start_with(settings: &Settings, object: &[u8]) -> Result<Self, InterceptError> {
+    pub fn start_again(settings: &Settings, kept: Vec<Kept>) -> Result<Self, InterceptError> {
+        Self::start_with(settings, embedded(), kept)
+    }
+
+    fn start_with(
+        settings: &Settings,
+        object: &[u8],
+        kept: Vec<Kept>,
+    ) -> Result<Self, InterceptError> {
         if object.is_empty() {
             return Err(InterceptError::NoPrograms);
         }
         let root = environment::attach_root(settings.cgroup_root.as_deref())?;
         let marks = pins::listener_marks(&settings.pin_dir)?;
-        let listeners = Arc::new(Listeners::open(settings.port, &marks)?);
+        let mut kept = kept::sorted(kept, settings.port, &marks);
+        let home = namespaces::cookie_here()?;
+        let home = kept.spaces.remove(&home).unwrap_or_default();
+        let listeners = Arc::new(Listeners::open(settings.port, &marks, home)?);
         let mut pins = pins::Pins::open(&settings.pin_dir)?;
         let maps = pins.maps();
         let parameters = load::Parameters {
@@ -151,10 +176,15 @@ impl Interceptor {
             marks: clone(&interceptor.listener_marks)?,
             known: take(&mut ebpf, imds_guard_ebpf::map::NAMESPACES)?,
             arrivals: take(&mut ebpf, imds_guard_ebpf::map::ARRIVALS)?,
+            kept: kept.spaces,
         };
         interceptor.namespaces = Some(Namespaces::start(means, Arc::clone(&listeners))?);
         interceptor.listeners = Some(listeners);
+        interceptor.refused = told(kept.refused);
+        let lease = take(&mut ebpf, imds_guard_ebpf::map::LEASE)?;
+        interceptor.lease = Some(lease::Lease::begin(lease)?);
         pins.attach(&mut ebpf, &root)?;
+        early::is_over(take(&mut ebpf, imds_guard_ebpf::map::EARLY)?);
         interceptor.layers = optional(&mut ebpf, &mut pins, &root);
         interceptor.refresh_filters()?;
         let allowed = settings.hardening.raw_sockets_for.clone();
@@ -162,13 +192,16 @@ impl Interceptor {
         interceptor.stands(layer::RAW_SOCKETS, standing);
         interceptor.raw_sockets = allowed;
         let links = pins.links();
-        pins.commit()?;
+        interceptor.drift = Some(drift::Drift::of(&ebpf, &pins, &root)?);
+        interceptor._held = Some(pins.commit()?);
         interceptor.uplinks = Some(uplinks::Uplinks {
             configured: settings.hardening.uplinks.clone(),
             links,
             program: uplink_program(&mut ebpf).map_err(|error| error.to_string()),
             passage: parameters.passage,
             applied: None,
+            listing: None,
+            standing: vec![],
         });
         interceptor.refresh_uplinks();
         Ok(interceptor)
@@ -183,6 +216,52 @@ impl Interceptor {
         let outcome = uplinks.refresh(&self.guarded);
         self.stands(layer::FRAMES, outcome.tcx);
         self.stands(layer::NETFILTER, outcome.netfilter);
+    }
+
+    /// Looks whether all of it is still in force, and puts back what is not. Cheap enough for several times a second.
+    pub fn look_for_drift(&mut self) -> Vec<Finding> {
+        let mut found = self
+            .drift
+            .as_mut()
+            .map_or_else(Vec::new, drift::Drift::look);
+        if endpoints::differ(&self.tables, &self.guarded) {
+            let done = endpoints::write(&mut self.tables, &self.guarded, self.port);
+            found.push(Finding {
+                what: imds_guard_ebpf::map::ENDPOINTS.to_owned(),
+                change: DriftChange::Endpoints,
+                failed: done.err().map(|error| error.to_string()),
+            });
+        }
+        if self
+            .uplinks
+            .as_ref()
+            .is_some_and(uplinks::Uplinks::lost_a_link)
+        {
+            self.refresh_uplinks();
+            found.push(Finding {
+                what: layer::FRAMES.to_owned(),
+                change: DriftChange::Detached,
+                failed: self.absent(layer::FRAMES),
+            });
+        }
+        found
+    }
+
+    /// Looks whether netfilter's rules for uplinks are as they were, and puts them back. For whenever rules have changed.
+    pub fn look_at_rules(&mut self) -> Option<Finding> {
+        self.uplinks.as_mut()?.lost_its_rules().then(|| {
+            self.refresh_uplinks();
+            Finding {
+                what: layer::NETFILTER.to_owned(),
+                change: DriftChange::Rules,
+                failed: self.absent(layer::NETFILTER),
+            }
+        })
+    }
+
+    fn absent(&self, name: &str) -> Option<String> {
+        let mut standing = self.layers.iter().filter(|s| s.layer == name);
+        standing.next()?.absent.clone()
     }
 
     /// Looks up again which cgroups may have raw sockets: a unit that starts anew has a new one.
@@ -242,6 +321,10 @@ impl Interceptor {
             layers: vec![],
             counters: take(ebpf, map::COUNTERS)?,
             events: Some(take(ebpf, map::EVENTS)?),
+            lease: None,
+            drift: None,
+            _held: None,
+            refused: vec![],
         })
     }
 
@@ -255,6 +338,21 @@ impl Interceptor {
     /// The listeners that [`start`](Self::start) opened in its own network namespace; once.
     pub fn open_listeners(&mut self) -> Option<Arc<Listeners>> {
         self.listeners.take()
+    }
+
+    /// Marks the issuer's listener in the maps of this start, so that it is known again should it outlive us.
+    ///
+    /// # Errors
+    /// The errno of bpf(2).
+    pub fn mark_issuer(&self, listener: BorrowedFd<'_>) -> io::Result<()> {
+        let map = self.listener_marks.as_fd();
+        bpf::update_u32(map, listener, imds_guard_ebpf::ISSUER_MARK)
+    }
+
+    /// What the service manager kept and could not be used: names.
+    #[must_use]
+    pub fn refused(&self) -> &[String] {
+        &self.refused
     }
 
     /// The listeners in all other network namespaces, those that are there among them; once.
@@ -344,6 +442,18 @@ impl Interceptor {
     }
 }
 
+/// The names of what came back and is not used, each with a word in the log.
+fn told(refused: Vec<(String, kept::Refused)>) -> Vec<String> {
+    let tell = |(name, why): (String, kept::Refused)| {
+        tracing::warn!(
+            name,
+            "a listener that the service manager kept is not used: {why}"
+        );
+        name
+    };
+    refused.into_iter().map(tell).collect()
+}
+
 fn clone(fd: &OwnedFd) -> Result<OwnedFd, InterceptError> {
     fd.try_clone()
         .map_err(InterceptError::system("duplicating a map's descriptor"))
@@ -417,4 +527,12 @@ pub fn teardown(pin_dir: &Path) -> Result<bool, InterceptError> {
     // Last, for they stop the proxy as anybody once its packets carry nothing any more.
     let rules = uplinks::remove_table()?;
     Ok(pins || rules)
+}
+
+/// Whether no guard runs with `pin_dir`.
+///
+/// # Errors
+/// [`InterceptError::PinsHeld`] where one does, [`InterceptError::NotPermitted`].
+pub fn is_free(pin_dir: &Path) -> Result<(), InterceptError> {
+    pins::is_free(pin_dir)
 }

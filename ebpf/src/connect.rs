@@ -13,8 +13,9 @@ use aya_ebpf::{
     EbpfContext,
     bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock_addr, bpf_sock_tuple},
     helpers::{
-        bpf_get_netns_cookie, bpf_set_retval, bpf_sk_lookup_tcp, bpf_sk_release,
-        bpf_sk_storage_delete, bpf_sk_storage_get, bpf_skc_to_tcp_sock,
+        bpf_get_current_cgroup_id, bpf_get_netns_cookie, bpf_ktime_get_ns, bpf_set_retval,
+        bpf_sk_lookup_tcp, bpf_sk_release, bpf_sk_storage_delete, bpf_sk_storage_get,
+        bpf_skc_to_tcp_sock,
     },
     macros::cgroup_sock_addr,
     programs::SockAddrContext,
@@ -28,7 +29,7 @@ use crate::{
     arrival,
     caller::{self, Dialled},
     globals::{offset, proxy_port},
-    maps::{ENDPOINTS, EVENTS, count, listeners, may_be_endpoint, records, upstream},
+    maps::{EARLY, ENDPOINTS, EVENTS, count, lease, listeners, may_be_endpoint, records, upstream},
     share, socket,
 };
 
@@ -261,6 +262,11 @@ fn guarded<const V6: bool>(
             note(ctx, &to, endpoint.mode, why);
             Verdict::Untouched
         }
+        // SAFETY: the context's own socket.
+        Some(Counter::NoListener) if unsafe { passes_early(sk(ctx), endpoint.id) } => {
+            count(Counter::Early);
+            Verdict::Untouched
+        }
         Some(why) => {
             count(why);
             match why {
@@ -275,6 +281,30 @@ fn guarded<const V6: bool>(
     }
 }
 
+/// Whether the caller's unit may pass until the guard runs; then its socket is marked as the proxy's own are, so that its packets
+/// pass, too.
+///
+/// # Safety
+/// `sk` is the context's socket.
+#[inline(always)]
+unsafe fn passes_early(sk: *mut c_void, endpoint_id: u32) -> bool {
+    // SAFETY: the helper takes no argument.
+    let cgroup = unsafe { bpf_get_current_cgroup_id() };
+    // SAFETY: only whether it is there.
+    if unsafe { EARLY.get(&cgroup) }.is_none() {
+        return false;
+    }
+    let create = u64::from(BPF_SK_STORAGE_GET_F_CREATE);
+    // SAFETY: as promised.
+    let mark = unsafe { bpf_sk_storage_get(upstream(), sk, null_mut(), create) } as *mut u32;
+    if mark.is_null() {
+        return false;
+    }
+    // SAFETY: non-null, so it points to the stored value.
+    unsafe { *mark = endpoint_id };
+    true
+}
+
 /// Why a connection can't be steered. `audited`: nor may it be where nobody could dial in the caller's place what the
 /// caller would have reached, and no more.
 #[inline(always)]
@@ -283,6 +313,8 @@ fn obstacle<const V6: bool>(ctx: &SockAddrContext, device: u32, audited: bool) -
         return Some(Counter::NotTcp);
     }
     match listener::<V6>(ctx) {
+        // SAFETY: the helper takes no argument.
+        Ok(_) if unsafe { bpf_ktime_get_ns() } > lease() => return Some(Counter::Away),
         Ok(waiting) if waiting > share::CROWDED && share::is_spent() => {
             return Some(Counter::Crowded);
         }

@@ -8,7 +8,7 @@
 #![cfg_attr(target_arch = "bpf", no_std)]
 
 /// Raised whenever the layout or the meaning of anything in a pinned map changes.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Map names as the loader and the pin directory know them.
 pub mod map {
@@ -47,8 +47,13 @@ pub mod map {
     pub const SHARED_FILTERS: &str = "SHARED_FILTERS";
     /// LRU hash: [`Holder`](super::Holder) to [`Share`](super::Share).
     pub const SHARES: &str = "SHARES";
+    /// Array of one `u64`: until when, in nanoseconds of `CLOCK_MONOTONIC`, the guard is taken to live. Listeners that the
+    /// service manager keeps count until then.
+    pub const LEASE: &str = "LEASE";
+    /// Hash: id of a cgroup whose processes may pass while no guard has run since boot, to `u32` 1. The guard empties it.
+    pub const EARLY: &str = "EARLY";
     /// All of them: what is pinned.
-    pub const ALL: [&str; 15] = [
+    pub const ALL: [&str; 17] = [
         RECORDS,
         LISTENERS,
         UPSTREAM,
@@ -64,6 +69,8 @@ pub mod map {
         ARRIVALS,
         SHARES,
         SHARED_FILTERS,
+        LEASE,
+        EARLY,
     ];
 
     /// The name under which a map is pinned.
@@ -370,11 +377,15 @@ pub enum Counter {
     Rebound = 23,
     /// Many connections wait to be accepted, and this caller has begun its share of them: let through in audit, else refused.
     Crowded = 24,
+    /// A marked listener was there, and no guard has said for a while that it lives: let through in audit, else refused.
+    Away = 25,
+    /// Let through: no guard has run since boot, and the caller's unit is one that may pass until then.
+    Early = 26,
 }
 
 impl Counter {
     /// How many there are.
-    pub const COUNT: u32 = 25;
+    pub const COUNT: u32 = 27;
     /// All, in order of index.
     pub const ALL: [Self; Self::COUNT as usize] = [
         Self::Steered,
@@ -402,6 +413,8 @@ impl Counter {
         Self::BoundToDevice,
         Self::Rebound,
         Self::Crowded,
+        Self::Away,
+        Self::Early,
     ];
 }
 

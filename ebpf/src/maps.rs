@@ -9,7 +9,7 @@ use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     btf_maps::SkStorage,
     macros::{btf_map, map},
-    maps::{HashMap, LruHashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use imds_guard_ebpf::{
     CallerRecord, Counter, Endpoint, EndpointKey, HandshakeKey, Holder, Prefilter, Share,
@@ -58,6 +58,20 @@ pub(crate) static ARRIVALS: RingBuf = RingBuf::with_byte_size(1 << 16, 0);
 // LRU: whoever has not connected for long has its whole share again anyway.
 #[map]
 pub(crate) static SHARES: LruHashMap<Holder, Share> = LruHashMap::with_max_entries(4096, 0);
+
+#[map]
+pub(crate) static EARLY: HashMap<u64, u32> = HashMap::with_max_entries(16, 0);
+#[map]
+static LEASE: Array<u64> = Array::with_max_entries(1, 0);
+
+/// Until when the guard is taken to live.
+#[inline(always)]
+pub(crate) fn lease() -> u64 {
+    // SAFETY: a checked pointer into the map; the value is aligned, so it is read and written as a whole.
+    LEASE
+        .get_ptr(0)
+        .map_or(0, |until| unsafe { read_volatile(until) })
+}
 
 // aya's own SkStorage methods take a connect context only; sock_ops and looked-up listeners need the map itself.
 #[inline(always)]

@@ -28,18 +28,40 @@ pub(crate) struct Machine {
 impl Machine {
     /// Boot one inside `world`, with imds-guard installed as `systemd/README.md` says, and `policy` as its configuration.
     pub(crate) fn boot(world: &World, policy: &str) -> Result<Self> {
+        Self::boot_with(world, policy, &[])
+    }
+
+    /// The same with further files: paths, and what is in them. A path that ends in `.wants/…` is a link to the unit of that name.
+    pub(crate) fn boot_with(world: &World, policy: &str, more: &[(&str, &str)]) -> Result<Self> {
         let etc = world.directory().join("imds-guard.toml");
         fs::write(&etc, policy)?;
         let mut files = installed()?;
         files.push((etc, "etc/imds-guard/imds-guard.toml".into()));
-        Self::with(world, &files)
+        Self::laid(world, &files, more)
     }
 
     /// Boot one inside `world`, with these files in it, each with its path there.
     pub(crate) fn with(world: &World, files: &[(PathBuf, String)]) -> Result<Self> {
+        Self::laid(world, files, &[])
+    }
+
+    fn laid(
+        world: &World,
+        files: &[(PathBuf, String)],
+        more: &[(&str, &str)],
+    ) -> Result<Self> {
         let lower = root_file_system()?;
         let upper = world.directory().join("root-upper");
         lay(&upper, files)?;
+        for (path, text) in more {
+            let to = upper.join("top").join(path);
+            let folder = to.parent().context("a file without a folder")?;
+            fs::create_dir_all(folder)?;
+            match folder.extension().is_some_and(|e| e == "wants") {
+                true => std::os::unix::fs::symlink(text, &to)?,
+                false => fs::write(&to, text)?,
+            }
+        }
         let console = world.directory().join("console.log");
         let log = fs::File::create(&console)?;
         let mut command = Command::new("sh");
@@ -113,6 +135,11 @@ impl Machine {
 
     /// Run a command inside, as root, to its end.
     pub(crate) fn run(&self, arguments: &[&str]) -> Result<Output> {
+        self.command(arguments).output().context("nsenter")
+    }
+
+    /// A command inside, as root.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("nsenter");
         command
             .args([
@@ -128,10 +155,22 @@ impl Machine {
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .stdin(Stdio::null());
-        command.output().context("nsenter")
+        command
     }
 
-    /// The same, and its standard output; its failure is an error with all that it said.
+    /// Put a program of this build where programs are.
+    pub(crate) fn put(&self, program: &str) -> Result<()> {
+        let to = self.root().join("usr/bin").join(program);
+        fs::copy(binary(program)?, to).with_context(|| program.to_owned())?;
+        Ok(())
+    }
+
+    /// Its root directory, seen from here.
+    pub(crate) fn root(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root", self.init))
+    }
+
+    /// The same as [`Machine::run`], and its standard output; its failure is an error with all that it said.
     pub(crate) fn must(&self, arguments: &[&str]) -> Result<String> {
         let output = self.run(arguments)?;
         ensure!(
@@ -185,8 +224,8 @@ impl Machine {
 
     /// Replace the configuration.
     pub(crate) fn configure(&self, text: &str) -> Result<()> {
-        let root = PathBuf::from(format!("/proc/{}/root", self.init));
-        fs::write(root.join("etc/imds-guard/imds-guard.toml"), text).context("the configuration")
+        fs::write(self.root().join("etc/imds-guard/imds-guard.toml"), text)
+            .context("the configuration")
     }
 
     /// What a unit wrote to the journal, for messages.
@@ -285,7 +324,11 @@ fn manifest(path: &str) -> PathBuf {
 fn installed() -> Result<Vec<(PathBuf, String)>> {
     let units = manifest("../systemd");
     let mut files = vec![(binary("imds-guard")?, "usr/bin/imds-guard".to_owned())];
-    for unit in ["imds-guard.service", "imds-guard-proxy.service"] {
+    for unit in [
+        "imds-guard.service",
+        "imds-guard-proxy.service",
+        "imds-guard-early.service",
+    ] {
         files.push((units.join(unit), format!("etc/systemd/system/{unit}")));
     }
     for folder in ["sysusers.d", "tmpfiles.d"] {

@@ -1,6 +1,8 @@
 //! The units, under a real systemd: what `systemd/README.md` says is so.
 
+mod boot;
 mod machine;
+mod restart;
 
 use anyhow::Result;
 use imds_guard_tests::{UPSTREAM_TOKEN, World, require};
@@ -11,6 +13,7 @@ const VAULT: &str =
     "/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https%3A%2F%2Fvault.azure.net";
 const GUARD: &str = "imds-guard.service";
 const PROXY: &str = "imds-guard-proxy.service";
+const EARLY: &str = "imds-guard-early.service";
 
 /// Capabilities as bits: BPF 39, PERFMON 38, SYS_ADMIN 21, SYS_PTRACE 19, NET_ADMIN 12, SETUID 7, SETGID 6,
 /// DAC_READ_SEARCH 2.
@@ -38,14 +41,25 @@ fn the_unit_files_are_sound() {
     let world = World::new("verify").unwrap();
     let machine = Machine::boot(&world, POLICY).unwrap();
     let output = machine
-        .run(&["systemd-analyze", "verify", "--man=no", GUARD, PROXY])
+        .run(&[
+            "systemd-analyze",
+            "verify",
+            "--man=no",
+            GUARD,
+            PROXY,
+            EARLY,
+        ])
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(
         output.status.success() && !said.contains("imds-guard"),
         "{said}"
     );
-    for (unit, most) in [(GUARD, MOST_EXPOSED_GUARD), (PROXY, MOST_EXPOSED_PROXY)] {
+    for (unit, most) in [
+        (GUARD, MOST_EXPOSED_GUARD),
+        (PROXY, MOST_EXPOSED_PROXY),
+        (EARLY, MOST_EXPOSED_GUARD),
+    ] {
         let table = text(
             &machine
                 .run(&["systemd-analyze", "security", "--no-pager", unit])

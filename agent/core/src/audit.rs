@@ -1,5 +1,6 @@
 //! The audit records: their fields, names and words, defined here once. The proxy writes one [`Exchange`] for each request,
-//! the guard one [`Signed`] for each token that it mints and one [`Observed`] for each connection that was let through.
+//! the guard one [`Signed`] for each token that it mints, one [`Observed`] for each connection that was let through, and one
+//! [`Drift`] for each change of what is in force.
 //! A contract with whoever reads the file: `agent/docs/audit.md` says what each field means, and a test holds it to this.
 //! Data alone, borrowed from what is at hand; never a secret: no header, no body, no query but the resource asked for.
 
@@ -26,6 +27,8 @@ pub enum Line<'a> {
     Signed(Signed<'a>),
     /// A connection that was not steered.
     Observed(Observed),
+    /// Somebody had changed what is in force.
+    Drift(Drift<'a>),
 }
 
 /// How an exchange ended, in one word.
@@ -159,6 +162,21 @@ pub struct Observed {
     pub protocol: u32,
     /// Who connected.
     pub caller: Caller,
+}
+
+/// What is in force was other than the guard had made it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Drift<'a> {
+    /// When the guard found it.
+    #[serde(serialize_with = "printed")]
+    pub time: jiff::Timestamp,
+    /// The program, map or table that it is about.
+    pub what: &'a str,
+    /// What had become of it, in a stable word.
+    pub change: &'static str,
+    /// Why it could not be put back; none: it is as it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failed: Option<&'a str>,
 }
 
 /// What a credential is known by without being one.

@@ -32,6 +32,9 @@ pub fn run(args: Args) -> Result<ExitCode, Failure> {
             ),
         ));
     }
+    // One that runs would put back what is removed here.
+    let free = intercept::is_free(&args.pin_dir).map_err(GuardError::from);
+    free.map_err(|error| Failure::new(error.exit(), error))?;
     let removed = intercept::teardown(&args.pin_dir).map_err(GuardError::from);
     let removed = removed.map_err(|error| Failure::new(error.exit(), error))?;
     let told = if removed {

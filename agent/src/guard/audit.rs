@@ -7,13 +7,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use imds_guard_core::audit::{Line, Observed, Signed};
+use imds_guard_core::audit::{Drift, Line, Observed, Signed};
 use imds_guard_core::decision::Permit;
 use imds_guard_core::policy::Mode;
 use imds_guard_ebpf::{Counter, Mode as KernelMode, ObserveEvent};
 
 use super::GuardError;
 use crate::caller::Caller;
+use crate::intercept::Finding;
 use crate::issuer::Minted;
 
 /// Where records go.
@@ -117,6 +118,16 @@ impl Audit {
         }))
     }
 
+    /// Somebody had changed what is in force.
+    pub(super) fn drifted(&mut self, finding: &Finding) -> std::io::Result<()> {
+        self.write(&Line::Drift(Drift {
+            time: jiff::Timestamp::now(),
+            what: &finding.what,
+            change: finding.change.name(),
+            failed: finding.failed.as_deref(),
+        }))
+    }
+
     fn write(&mut self, record: &Line<'_>) -> std::io::Result<()> {
         let mut line = serde_json::to_vec(record)?;
         line.push(b'\n');
@@ -131,6 +142,7 @@ fn reason(why: u32) -> Option<&'static str> {
         Counter::NoListener => Some("no_listener"),
         Counter::ForeignListener => Some("foreign_listener"),
         Counter::Crowded => Some("crowded"),
+        Counter::Away => Some("away"),
         Counter::Filtered => Some("filtered"),
         Counter::BoundToDevice => Some("bound_to_device"),
         Counter::HandshakeAbandoned => Some("never_arrived"),

@@ -6,6 +6,7 @@ use imds_guard_core::seam::{self, Answer};
 
 use super::service::Guard;
 use crate::intercept::guests::{Change, Opened};
+use crate::intercept::{DriftChange, Finding};
 use crate::sys::scm;
 
 /// Guests in one message: each has two listeners at most.
@@ -36,17 +37,30 @@ impl Guard {
     pub(super) fn guests_changed(&mut self, change: std::io::Result<Change>) {
         match change {
             Ok(Change::Links) => self.update_guests(),
-            Ok(Change::Rules) => match self.answers.guests.reassert() {
-                Ok(false) => {}
-                Ok(true) => tracing::error!(
-                    "somebody has changed or removed the packet filter's table imds_guard: put back. Until now guests could pass by; find out who flushes rules"
-                ),
-                Err(error) => tracing::error!(
-                    "somebody has changed or removed the packet filter's table imds_guard, and it can't be put back: {error}"
-                ),
-            },
+            Ok(Change::Rules) => {
+                self.look_at_rules();
+                self.look_at_guests_rules();
+            }
             Err(error) => tracing::error!(%error, "changes of interfaces can't be heard"),
         }
+    }
+
+    fn look_at_guests_rules(&mut self) {
+        let failed = match self.answers.guests.reassert() {
+            Ok(false) => return,
+            Ok(true) => {
+                tracing::error!(
+                    "somebody has changed or removed the packet filter's table imds_guard: put back. Until now guests could pass by; find out who flushes rules"
+                );
+                None
+            }
+            Err(error) => Some(error.to_string()),
+        };
+        self.drifted(&Finding {
+            what: "guests".to_owned(),
+            change: DriftChange::Rules,
+            failed,
+        });
     }
 
     /// Hands guests to the proxy: those of `keys`, or all.

@@ -19,10 +19,11 @@ use super::policy::Policy;
 use super::seam::{Door, Seam};
 use super::session_key::SessionKey;
 use super::spaces::Spaces;
+use super::store::{Returned, Store};
 use super::{FAREWELL, GuardError, Options, start};
 use crate::attest::Attestor;
 use crate::intercept::guests::{self, Guests};
-use crate::intercept::{self, Change, Events, Interceptor, Listeners, Namespaces, Watch};
+use crate::intercept::{self, Change, Events, Interceptor, Listeners, Namespaces, Older, Watch};
 use crate::sys::memory;
 use crate::sys::scm::Received;
 use crate::sys::sockopt;
@@ -36,13 +37,18 @@ const SETTLED: Duration = Duration::from_millis(100);
 /// How often processes that have exited are forgotten.
 const SWEEP: Duration = Duration::from_secs(10);
 
+/// How often it is seen to that what is in force still is. What somebody has undone is to be noticed within a second.
+const PULSE: Duration = Duration::from_millis(400);
+
 /// The guard, in force.
 #[derive(Debug)]
 pub(super) struct Guard {
     options: Options,
     pub(super) answers: Answers,
-    listeners: Arc<Listeners>,
-    spaces: Spaces,
+    pub(super) listeners: Arc<Listeners>,
+    pub(super) spaces: Spaces,
+    /// What ends connections of before.
+    pub(super) older: Option<Older>,
     issuer_listener: Option<OwnedFd>,
     session_key: SessionKey,
     events: Events,
@@ -60,6 +66,7 @@ pub(super) struct Guard {
     sweep: Interval,
     /// When everything was in force.
     since: jiff::Timestamp,
+    pulse: Interval,
     watchdog: Option<Interval>,
     _lock: Flock<std::fs::File>,
 }
@@ -86,12 +93,13 @@ enum Event {
     LinksChanged,
     Uplinks,
     Sweep,
+    Pulse,
     Watchdog,
 }
 
 impl Guard {
     /// Everything that can be refused is looked at before the kernel is touched.
-    pub(super) fn start(options: Options) -> Result<Self, GuardError> {
+    pub(super) fn start(options: Options, returned: Returned) -> Result<Self, GuardError> {
         let policy = Policy::load(&options.config, 1)?;
         let settings = &policy.settings;
         let user = options.proxy_user.as_deref();
@@ -102,7 +110,7 @@ impl Guard {
         let issuer = start::issuer(settings, &options.state_dir)?;
         let listen = settings.issuer.as_ref().and_then(|issuer| issuer.listen);
         let issuer_listener = listen
-            .map(|address| start::issuer_listener(address, &options.pin_dir))
+            .map(|address| start::issuer_listener(address, &options.pin_dir, returned.issuer))
             .transpose()?;
         let file = settings.audit.file.as_deref().map(std::path::Path::new);
         let audit = Audit::open(options.audit.as_deref().or(file))?;
@@ -114,10 +122,13 @@ impl Guard {
         let door = door.transpose()?;
         let signals = Signals::new()?;
         let guests = Guests::new(host_netns().unwrap_or_default()).map_err(GuardError::Runtime)?;
-        let mut interceptor = Interceptor::start(&interception(&options, &policy))?;
+        let settings = interception(&options, &policy);
+        let mut interceptor = Interceptor::start_again(&settings, returned.listeners)?;
         start::tell(interceptor.layers(), &options, listen);
         let (listeners, namespaces, events) = undone_if_fresh(&mut interceptor, &options)?;
+        let older = start::older(&interceptor);
         let mut guard = Self {
+            older,
             answers: Answers {
                 interceptor,
                 attestor,
@@ -142,6 +153,7 @@ impl Guard {
             signals,
             sweep: interval(SWEEP),
             since: jiff::Timestamp::now(),
+            pulse: interval(PULSE),
             watchdog: sd_notify::watchdog_enabled().map(|every| interval(every / 2)),
             _lock: lock,
             options,
@@ -155,8 +167,10 @@ impl Guard {
     ///
     /// # Errors
     /// Where the kernel's notes can't be read any more.
-    pub(super) async fn serve(&mut self) -> Result<(), GuardError> {
+    pub(super) async fn serve(&mut self, mut store: Store) -> Result<(), GuardError> {
         self.ready();
+        self.keep_listeners(&mut store);
+        self.end_older(&self.listeners);
         // The kernel's types took some megabytes to read.
         memory::give_back();
         let mut buffer = [0; ASK_LIMIT];
@@ -173,13 +187,23 @@ impl Guard {
                 Event::StartProxy => self.start_proxy(),
                 Event::Overdue => self.end_overdue(),
                 Event::Note(note) => self.note(note),
-                Event::Space(change) => self.spaces.changed(change, self.seam.as_mut()),
+                Event::Space(change) => {
+                    store.changed(&change);
+                    if let Change::Opened(listeners) = &change {
+                        self.end_older(listeners);
+                    }
+                    self.spaces.changed(change, self.seam.as_mut());
+                }
                 Event::Guests(change) => self.guests_changed(change),
                 Event::LinksChanged => {
                     self.uplinks_at.get_or_insert(Instant::now() + SETTLED);
                 }
                 Event::Uplinks => self.uplinks(),
                 Event::Sweep => self.sweep(),
+                Event::Pulse => {
+                    store.flush();
+                    self.look_for_drift();
+                }
                 Event::Watchdog => notify(&[NotifyState::Watchdog]),
             }
         }
@@ -203,6 +227,7 @@ impl Guard {
             () = links(self.watch.as_ref()) => Event::LinksChanged,
             () = at(self.uplinks_at) => Event::Uplinks,
             _ = self.sweep.tick() => Event::Sweep,
+            _ = self.pulse.tick() => Event::Pulse,
         }
     }
 
@@ -361,6 +386,8 @@ impl Guard {
     /// An interface or a route has changed: an uplink may be there, or another one by that name.
     fn uplinks(&mut self) {
         self.uplinks_at = None;
+        // What somebody has undone is not to be put back in silence.
+        self.look_for_drift();
         let before = self.answers.interceptor.layers().to_vec();
         self.answers.interceptor.refresh_uplinks();
         let now = self.answers.interceptor.layers();
@@ -384,6 +411,23 @@ impl Guard {
             "ready: guarding the metadata addresses"
         );
         self.tell_status(None);
+    }
+
+    /// Only now: while the manager waits for our word it must not be that it reads something else.
+    fn keep_listeners(&self, store: &mut Store) {
+        for refused in self.answers.interceptor.refused() {
+            store.forget(refused);
+        }
+        store.keep(&self.listeners);
+        let Some(issuer) = &self.issuer_listener else {
+            return;
+        };
+        match self.answers.interceptor.mark_issuer(issuer.as_fd()) {
+            Ok(()) => store.keep_issuer(issuer),
+            Err(error) => {
+                tracing::warn!(%error, "the issuer's listener can't be marked, so it isn't kept over a restart")
+            }
+        }
     }
 
     async fn end(&mut self, signal: &str) {

@@ -45,6 +45,11 @@ impl Spaces {
         }
     }
 
+    /// All of them.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Listeners>> {
+        self.open.values()
+    }
+
     /// Hands all of them to a proxy that begins.
     pub(super) fn offer_all(&self, seam: Option<&mut Seam>) {
         if let Some(seam) = seam {

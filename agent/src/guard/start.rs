@@ -94,8 +94,12 @@ pub(super) fn issuer(settings: &Settings, state: &Path) -> Result<Option<Issuer>
 }
 
 /// The listener of the issuer's documents.
-pub(super) fn issuer_listener(address: SocketAddr, pin_dir: &Path) -> Result<OwnedFd, GuardError> {
-    intercept::for_issuer(address, pin_dir)
+pub(super) fn issuer_listener(
+    address: SocketAddr,
+    pin_dir: &Path,
+    kept: Option<intercept::Kept>,
+) -> Result<OwnedFd, GuardError> {
+    intercept::for_issuer(address, pin_dir, kept)
         .map_err(|source| GuardError::IssuerListen { address, source })
 }
 
@@ -132,6 +136,15 @@ fn note(layers: &[Standing], run: &Path) {
 pub(super) fn watch() -> Option<intercept::Watch> {
     intercept::Watch::new()
         .inspect_err(|error| tracing::warn!(%error, "changes of interfaces can't be watched"))
+        .ok()
+}
+
+/// Ends connections that are older than interception; without it, what they send is dropped.
+pub(super) fn older(interceptor: &intercept::Interceptor) -> Option<intercept::Older> {
+    let upstream = interceptor.upstream_fd().try_clone_to_owned();
+    upstream
+        .and_then(intercept::Older::begin)
+        .inspect_err(|error| tracing::warn!(%error, "connections that are older than the guard can't be ended"))
         .ok()
 }
 
@@ -215,8 +228,8 @@ mod tests {
     #[test]
     fn a_taken_port_is_told_with_its_remedy() {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let error =
-            issuer_listener(taken.local_addr().unwrap(), Path::new("/nowhere")).unwrap_err();
+        let at = taken.local_addr().unwrap();
+        let error = issuer_listener(at, Path::new("/nowhere"), None).unwrap_err();
         assert!(error.to_string().contains("[issuer]"), "{error}");
     }
 }

@@ -167,6 +167,21 @@ pub(super) fn write(
     tables.prefilter.set(0, exact, 0).map_err(failed)
 }
 
+/// Whether the kernel's tables are other than [`write`] has made them.
+pub(super) fn differ(tables: &Tables, endpoints: &[GuardedEndpoint]) -> bool {
+    let values = |of: &GuardedEndpoint| (of.key(), of.value());
+    let wanted: BTreeMap<EndpointKey, Endpoint> = endpoints.iter().map(values).collect();
+    is_other(&tables.endpoints, &wanted) || is_other(&tables.addresses, &addresses(endpoints))
+}
+
+fn is_other<K: Pod + Ord, V: Pod + PartialEq>(
+    table: &HashMap<MapData, K, V>,
+    wanted: &BTreeMap<K, V>,
+) -> bool {
+    let there: Result<BTreeMap<K, V>, _> = table.iter().collect();
+    !there.is_ok_and(|there| there == *wanted)
+}
+
 /// Makes `table` equal to `wanted`, new entries first.
 fn replace<K: Pod + Ord, V: Pod + PartialEq>(
     table: &mut HashMap<MapData, K, V>,

@@ -50,6 +50,14 @@ pub enum InterceptError {
         /// The pin directory.
         path: PathBuf,
     },
+    /// Another guard has the pin directory.
+    #[error(
+        "an imds-guard runs with {path}: stop it first (`systemctl stop imds-guard`), or name another with --pin-dir"
+    )]
+    PinsHeld {
+        /// The pin directory.
+        path: PathBuf,
+    },
     /// The kernel lacks something.
     #[error("this kernel ({release}) lacks {feature}: Linux 6.1 or later, or RHEL 9, is needed")]
     MissingFeature {

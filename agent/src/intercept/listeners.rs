@@ -21,6 +21,7 @@ use nix::{
 };
 
 use super::InterceptError;
+use super::kept::{self, Kept, Pair};
 use crate::sys::{bpf, sockopt};
 
 /// The listeners of one network namespace: non-blocking, close-on-exec, listening.
@@ -36,19 +37,25 @@ pub struct Listeners {
 
 impl Listeners {
     /// Opens both in the calling thread's namespace, with their mark in each of `marks` before they bind: the programs that
-    /// look there let nobody else have the port.
-    pub(super) fn open(port: u16, marks: &[OwnedFd]) -> Result<Self, InterceptError> {
-        let v4 = open(
-            marks,
-            AddressFamily::Inet,
-            &SockaddrIn::from(std::net::SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)),
-        )
-        .map_err(|e| failed(e, port, "127.0.0.1"))?;
-        let v6 = match open(
-            marks,
-            AddressFamily::Inet6,
-            &SockaddrIn6::from(std::net::SocketAddrV6::new(Ipv6Addr::LOCALHOST, port, 0, 0)),
-        ) {
+    /// look there let nobody else have the port. What `kept` has of them is there already.
+    pub(super) fn open(port: u16, marks: &[OwnedFd], kept: Pair) -> Result<Self, InterceptError> {
+        let v4 = match kept.v4 {
+            Some(fd) => fd,
+            None => open(
+                marks,
+                AddressFamily::Inet,
+                &SockaddrIn::from(std::net::SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)),
+            )
+            .map_err(|e| failed(e, port, "127.0.0.1"))?,
+        };
+        let open_v6 = || {
+            open(
+                marks,
+                AddressFamily::Inet6,
+                &SockaddrIn6::from(std::net::SocketAddrV6::new(Ipv6Addr::LOCALHOST, port, 0, 0)),
+            )
+        };
+        let v6 = match kept.v6.map_or_else(open_v6, Ok) {
             Ok(fd) => Some(fd),
             Err(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL) => None,
             Err(e) => return Err(failed(e, port, "::1")),
@@ -92,12 +99,17 @@ impl Listeners {
 }
 
 /// A listener of the issuer's documents: non-blocking, close-on-exec, listening. While programs of a former run are in
-/// force, nobody else can have its port.
+/// force, nobody else can have its port. `kept`: the former run's, if it came back.
 ///
 /// # Errors
 /// Those of socket(2), bind(2), listen(2) and of opening what is pinned in `pin_dir`.
-pub fn for_issuer(address: SocketAddr, pin_dir: &Path) -> io::Result<OwnedFd> {
+pub fn for_issuer(address: SocketAddr, pin_dir: &Path, kept: Option<Kept>) -> io::Result<OwnedFd> {
     let marks = super::pins::listener_marks(pin_dir).map_err(io::Error::other)?;
+    match kept.map(|kept| kept::issuer(kept, address, &marks)) {
+        Some(Ok(fd)) => return Ok(fd),
+        Some(Err(why)) => tracing::warn!("the issuer's listener that was kept is not used: {why}"),
+        None => {}
+    }
     let (family, at): (_, &dyn SockaddrLike) = match &address {
         SocketAddr::V4(v4) => (AddressFamily::Inet, &SockaddrIn::from(*v4)),
         SocketAddr::V6(v6) => (AddressFamily::Inet6, &SockaddrIn6::from(*v6)),

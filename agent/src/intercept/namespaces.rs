@@ -16,6 +16,7 @@ mod keeper;
 mod scan;
 mod table;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,10 +24,24 @@ use std::sync::mpsc::sync_channel;
 
 use aya::maps::{HashMap, MapData, RingBuf};
 use keeper::Keeper;
-use std::os::fd::OwnedFd;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use std::os::fd::{AsFd as _, OwnedFd};
 use tokio::sync::mpsc;
 
+use super::kept::Pair;
 use super::{InterceptError, Listeners};
+use crate::sys::sockopt;
+
+/// The cookie of the calling thread's namespace.
+pub(super) fn cookie_here() -> Result<u64, InterceptError> {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let any = socket(AddressFamily::Unix, SockType::Datagram, flags, None);
+    let any = any.map_err(|e| InterceptError::system("making a socket")(e.into()))?;
+    sockopt::netns_cookie(any.as_fd()).map_err(|error| match error.raw_os_error() {
+        Some(libc::ENOPROTOOPT) => InterceptError::missing("SO_NETNS_COOKIE".into()),
+        _ => InterceptError::system("reading the namespace's cookie")(error),
+    })
+}
 
 /// What became of a namespace.
 #[derive(Debug, Clone)]
@@ -56,6 +71,8 @@ pub(super) struct Means {
     pub(super) known: HashMap<MapData, u64, u64>,
     /// The kernel's notes.
     pub(super) arrivals: RingBuf<MapData>,
+    /// Listeners of a former run, by the cookie of their namespace.
+    pub(super) kept: BTreeMap<u64, Pair>,
 }
 
 impl Namespaces {

@@ -21,6 +21,7 @@ use aya::{
     programs::{CgroupAttachMode, CgroupSkbAttachType, Program, ProgramError, links::FdLink},
 };
 use imds_guard_ebpf::{ABI_VERSION, map};
+use nix::fcntl::{Flock, FlockArg};
 
 use super::{InterceptError, environment, load::PROGRAMS};
 use crate::sys::bpf;
@@ -31,6 +32,31 @@ pub(super) struct Pins {
     directory: PathBuf,
     layout: PathBuf,
     made: Vec<PathBuf>,
+    held: Option<Held>,
+}
+
+/// The pin directory is one guard's, as long as it runs.
+#[derive(Debug)]
+pub(super) struct Held(#[expect(dead_code, reason = "its end frees the directory")] Flock<File>);
+
+/// Takes the pin directory for this process.
+fn hold(directory: &Path) -> Result<Held, InterceptError> {
+    let file =
+        File::open(directory).map_err(InterceptError::system("opening the pin directory"))?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(held) => Ok(Held(held)),
+        Err(_) => Err(InterceptError::PinsHeld {
+            path: directory.to_owned(),
+        }),
+    }
+}
+
+/// Whether no guard runs with this directory: else it would put back whatever is removed.
+pub(super) fn is_free(directory: &Path) -> Result<(), InterceptError> {
+    match directory.exists() {
+        true => hold(directory).map(drop),
+        false => Ok(()),
+    }
 }
 
 impl Pins {
@@ -43,11 +69,13 @@ impl Pins {
             .map(Path::to_owned)
             .collect();
         environment::pin_directory(directory)?;
-        let pins = Self {
+        let mut pins = Self {
             directory: directory.to_owned(),
             made,
             layout,
+            held: None,
         };
+        pins.held = Some(hold(directory)?);
         for path in [pins.maps(), pins.links()] {
             environment::make_private(&path)
                 .map_err(InterceptError::system("making the pin directory"))?;
@@ -146,14 +174,15 @@ impl Pins {
     }
 
     /// Keeps everything, and removes the layouts of other versions, whose work is taken over now.
-    pub(super) fn commit(mut self) -> Result<(), InterceptError> {
+    pub(super) fn commit(mut self) -> Result<Held, InterceptError> {
         self.made.clear();
+        let held = self.held.take();
         let entries =
             fs::read_dir(&self.directory).map_err(InterceptError::system("reading the pins"))?;
         for entry in entries.flatten().filter(|e| e.path() != self.layout) {
             remove_tree(&entry.path()).map_err(InterceptError::system("removing old pins"))?;
         }
-        Ok(())
+        held.map_or_else(|| hold(&self.directory), Ok)
     }
 }
 

@@ -14,6 +14,7 @@ use std::{
 };
 
 use imds_guard_ebpf::{Mode, Passage};
+use nix::net::if_::if_indextoname;
 
 use super::{GuardedEndpoint, bpf, nft};
 use found::Interface;
@@ -40,6 +41,10 @@ pub(super) struct Uplinks {
     pub(super) passage: Passage,
     /// What netfilter has; to know whether anything has changed.
     pub(super) applied: Option<String>,
+    /// The same as nft prints it; to know whether somebody else has changed it.
+    pub(super) listing: Option<String>,
+    /// The pins of links that stand, and their interfaces.
+    pub(super) standing: Vec<(PathBuf, u32)>,
 }
 
 /// Whether each stands; else why not.
@@ -56,14 +61,19 @@ impl fmt::Debug for Uplinks {
     }
 }
 
+/// None: packets carry nothing.
+pub(super) const fn no_passage() -> Passage {
+    Passage {
+        mark: 0,
+        priority: 0,
+    }
+}
+
 /// A new one, where nft is there to know it; else none, for nobody would take it off the packets again.
 pub(super) fn passage() -> Passage {
     let mut bytes = [0; 8];
     if nft::program().is_err() || aws_lc_rs::rand::fill(&mut bytes).is_err() {
-        return Passage {
-            mark: 0,
-            priority: 0,
-        };
+        return no_passage();
     }
     let [a, b, c, d, e, f, g, h] = bytes;
     Passage {
@@ -94,6 +104,23 @@ impl Uplinks {
         }
     }
 
+    /// Whether somebody has taken away a link that stood: its pin, or itself. It goes with its interface, too, which is no loss.
+    pub(super) fn lost_a_link(&self) -> bool {
+        let is_on = |pin: &Path| bpf::open_pinned(pin).and_then(|l| bpf::link_interface(l.as_fd()));
+        self.standing.iter().any(|(pin, index)| {
+            !is_on(pin).is_ok_and(|on| on == *index) && if_indextoname(*index).is_ok()
+        })
+    }
+
+    /// Whether netfilter has other rules than we have made; then they are made anew at the next refresh.
+    pub(super) fn lost_its_rules(&mut self) -> bool {
+        let lost = self.listing.is_some() && nft::listing(FAMILY).ok() != self.listing;
+        if lost {
+            self.applied = None;
+        }
+        lost
+    }
+
     fn nowhere(&self, addresses: &[IpAddr], interfaces: &[Interface]) -> Result<(), String> {
         let there = |name: &&Arc<str>| interfaces.iter().any(|i| *i.name == ***name);
         if let Some(missing) = self.configured.iter().find(|name| !there(name)) {
@@ -109,7 +136,8 @@ impl Uplinks {
     }
 
     /// A link on each Ethernet interface; pins of interfaces that are gone are removed.
-    fn tcx(&self, interfaces: &[Interface]) -> Result<(), String> {
+    fn tcx(&mut self, interfaces: &[Interface]) -> Result<(), String> {
+        self.standing.clear();
         let program = self.program.as_ref().map_err(Clone::clone)?;
         self.forget_gone(interfaces)
             .map_err(|error| format!("old links: {error}"))?;
@@ -121,7 +149,11 @@ impl Uplinks {
                 continue;
             }
             let pin = self.links.join(format!("{LINK}-{}", interface.index));
-            if let Err(error) = put(program, interface.index, &pin) {
+            let put = put(program, interface.index, &pin);
+            if put.is_ok() {
+                self.standing.push((pin, interface.index));
+            }
+            if let Err(error) = put {
                 let hint = match error.raw_os_error() {
                     Some(libc::EINVAL) => " (tcx is in Linux from 6.6)",
                     _ => "",
@@ -166,6 +198,7 @@ impl Uplinks {
         if self.applied.as_ref() != Some(&wanted) {
             nft::apply(&script).map_err(|error| error.to_string())?;
             self.applied = Some(wanted);
+            self.listing = nft::listing(FAMILY).ok();
         }
         match odd.first() {
             Some(odd) => Err(format!("{:?} is no name for nft", odd.name)),

@@ -1,26 +1,48 @@
 //! Tells the service manager, where there is one, that this proxy serves. The sandbox lets no socket of that family be made,
 //! so the way to it is opened before, and the word is sent once the sandbox is closed and the listeners are ours: a unit that
-//! is active answers. Nothing else is ever said on it.
+//! is active answers. After that it is told that we live, where it asks for that.
 
 use std::io;
 use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
 
 use crate::notify::connected;
 
 /// The way to the service manager, or that there is none.
-pub(crate) struct Announcement(Option<UnixDatagram>);
+pub(crate) struct Announcement {
+    manager: Option<UnixDatagram>,
+    /// How long it waits for a word that we live; `None`: it doesn't ask for any.
+    watchdog: Option<Duration>,
+}
 
 impl Announcement {
     /// To whom `NOTIFY_SOCKET` names. One that can't be reached is told and no obstacle: the manager's own deadline judges that.
     pub(crate) fn open() -> Self {
         let name = std::env::var_os("NOTIFY_SOCKET");
-        Self(name.and_then(|name| told(connected(&name))))
+        Self {
+            manager: name.and_then(|name| told(connected(&name))),
+            watchdog: sd_notify::watchdog_enabled(),
+        }
     }
 
     /// Says it.
-    pub(crate) fn ready(self) {
-        if let Some(socket) = self.0 {
-            told(socket.send(b"READY=1\n"));
+    pub(crate) fn ready(&self) {
+        self.say(b"READY=1\n");
+    }
+
+    /// Says that we live, from the loop that serves, for as long as that does.
+    pub(crate) async fn alive(self) {
+        let Some(limit) = self.watchdog else { return };
+        let mut every = tokio::time::interval(limit / 3);
+        loop {
+            every.tick().await;
+            self.say(b"WATCHDOG=1\n");
+        }
+    }
+
+    fn say(&self, word: &[u8]) {
+        if let Some(socket) = &self.manager {
+            told(socket.send(word));
         }
     }
 }
@@ -39,7 +61,11 @@ mod tests {
     use std::os::unix::net::SocketAddr;
 
     fn heard(socket: &UnixDatagram, name: &OsStr) -> Vec<u8> {
-        Announcement(Some(connected(name).unwrap())).ready();
+        Announcement {
+            manager: Some(connected(name).unwrap()),
+            watchdog: None,
+        }
+        .ready();
         let mut buffer = [0; 64];
         let length = socket.recv(&mut buffer).unwrap();
         buffer[..length].to_vec()
@@ -60,6 +86,10 @@ mod tests {
     #[test]
     fn a_manager_that_is_not_there_is_no_obstacle() {
         assert!(told(connected("/nowhere/notify".as_ref())).is_none());
-        Announcement(None).ready();
+        Announcement {
+            manager: None,
+            watchdog: None,
+        }
+        .ready();
     }
 }

@@ -49,6 +49,7 @@ impl Record {
         epoch: u64,
         lines: Option<Rc<Lines>>,
     ) -> Self {
+        sink.opened();
         Self {
             sink: Rc::clone(sink),
             lines,
@@ -180,6 +181,7 @@ impl Lines {
 
 impl Drop for Record {
     fn drop(&mut self) {
+        self.sink.closed();
         if self.withdrawn {
             return;
         }

@@ -12,8 +12,10 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, setsockopt, sockopt};
 use tokio::net::TcpListener;
 use tokio::runtime::LocalOptions;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, spawn_local};
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::announce::Announcement;
@@ -31,6 +33,8 @@ use crate::sys::memfd;
 const RESERVE: usize = 64;
 /// How long exchanges may go on when the seam is gone.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
+/// How often it is looked whether any are left.
+const LAST_LOOK: Duration = Duration::from_millis(10);
 
 /// Why the proxy ended, or did not begin.
 #[derive(Debug, thiserror::Error)]
@@ -73,10 +77,10 @@ pub fn connect(path: &Path) -> Result<OwnedFd, ProxyError> {
     attempt().map_err(|error| ProxyError::Connect(path.display().to_string(), error))
 }
 
-/// Serves on the guard's listeners until the seam breaks.
+/// Serves on the guard's listeners until the seam breaks, or until told to end.
 ///
 /// # Errors
-/// Always ends with one; [`Broken::Closed`] is the ordinary end.
+/// Where it was not told to end; [`Broken::Closed`] is the end of the guard.
 pub fn run(seam: OwnedFd) -> Result<(), ProxyError> {
     let welcome = Welcome::receive(&seam)?;
     raise_descriptor_limit();
@@ -92,6 +96,7 @@ pub fn run(seam: OwnedFd) -> Result<(), ProxyError> {
     runtime.block_on(async {
         let (proxy, pushed) = welcome.into_proxy(seam, descriptors)?;
         announcement.ready();
+        spawn_local(announcement.alive());
         serve(proxy, pushed).await
     })
 }
@@ -202,25 +207,50 @@ pub(super) async fn serve(serving: Serving, seam: Rc<Seam>) -> Result<(), ProxyE
     spawn_local(Rc::clone(&proxy.sink).run());
     let (pushing, mut pushed) = mpsc::unbounded_channel();
     let broken = spawn_local(async move { seam.run(pushing).await });
-    let taken = async {
-        while let Some(push) = pushed.recv().await {
-            // Those whose namespaces are gone.
-            while accepting.try_join_next().is_some() {}
-            take(&proxy, &published, &mut accepting, push)?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let taken = loop {
+        let push = tokio::select! {
+            _ = terminate.recv() => break Ok(End::Told),
+            push = pushed.recv() => push,
+        };
+        // Those whose namespaces are gone.
+        while accepting.try_join_next().is_some() {}
+        let Some(push) = push else {
+            break Ok(End::Broken);
+        };
+        if let Err(error) = take(&proxy, &published, &mut accepting, push) {
+            break Err(error);
         }
-        Ok::<_, ProxyError>(())
-    }
-    .await;
+    };
     drop(accepting);
-    tokio::time::sleep(if proxy.seats.are_free() {
-        Duration::ZERO
-    } else {
-        LAST_ANSWERS
-    })
-    .await;
+    last_answers(&proxy).await;
     proxy.sink.flush();
-    taken?;
-    Err(broken.await.map_or(Broken::Closed, |broken| broken).into())
+    match taken? {
+        End::Told => Ok(()),
+        End::Broken => Err(broken.await.map_or(Broken::Closed, |broken| broken).into()),
+    }
+}
+
+/// Why serving ends.
+enum End {
+    /// The seam broke.
+    Broken,
+    /// SIGTERM.
+    Told,
+}
+
+/// Waits until nobody is being answered; whoever waits to be accepted waits for the next proxy. Whoever has been accepted just
+/// now gets a moment to ask.
+async fn last_answers(proxy: &Proxy) {
+    let latest = Instant::now() + LAST_ANSWERS;
+    let mut idle = 0;
+    while idle < 2 && Instant::now() < latest {
+        tokio::time::sleep(LAST_LOOK).await;
+        if proxy.seats.are_free() {
+            return;
+        }
+        idle = if proxy.sink.is_idle() { idle + 1 } else { 0 };
+    }
 }
 
 async fn accept_from(proxy: Rc<Proxy>, listener: TcpListener) {

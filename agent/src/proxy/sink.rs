@@ -26,6 +26,8 @@ pub(crate) struct Sink {
     broken: Cell<bool>,
     lost: Cell<u64>,
     first: Notify,
+    /// Records that are open: exchanges under way.
+    open: Cell<usize>,
 }
 
 impl Sink {
@@ -37,6 +39,7 @@ impl Sink {
             broken: Cell::new(false),
             lost: Cell::new(0),
             first: Notify::new(),
+            open: Cell::new(0),
         })
     }
 
@@ -49,6 +52,21 @@ impl Sink {
     #[cfg(test)]
     pub(crate) fn lost(&self) -> u64 {
         self.lost.get()
+    }
+
+    /// Whether no exchange is under way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.open.get() == 0
+    }
+
+    /// A record is open.
+    pub(crate) fn opened(&self) {
+        self.open.set(self.open.get() + 1);
+    }
+
+    /// It is closed.
+    pub(crate) fn closed(&self) {
+        self.open.set(self.open.get().saturating_sub(1));
     }
 
     /// Adds one line: `write` appends a JSON object without the line's end.

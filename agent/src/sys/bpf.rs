@@ -10,7 +10,7 @@ use std::{
     io,
     mem::{MaybeUninit, size_of},
     os::{
-        fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
         unix::ffi::OsStrExt,
     },
     path::Path,
@@ -32,6 +32,7 @@ enum Command {
     ProgQuery = 16,
     LinkCreate = 28,
     LinkUpdate = 29,
+    LinkDetach = 34,
 }
 
 /// `BPF_F_RDONLY`: the descriptor allows look-up alone.
@@ -65,6 +66,15 @@ struct TcxLinkCreate {
     relative_fd: u32,
     pad: u32,
     expected_revision: u64,
+}
+
+/// The part for `BPF_LINK_CREATE` of a link to a cgroup.
+#[repr(C)]
+struct CgroupLinkCreate {
+    prog_fd: u32,
+    target_fd: u32,
+    attach_type: u32,
+    flags: u32,
 }
 
 /// `BPF_TCX_EGRESS` of `enum bpf_attach_type`.
@@ -292,6 +302,37 @@ pub(crate) fn attach_tcx(program: BorrowedFd<'_>, index: u32) -> io::Result<Owne
     let fd = bpf(Command::LinkCreate, &mut attr)?;
     // SAFETY: the kernel just made this descriptor for us (close-on-exec).
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Attaches `program` to a cgroup, behind all that are there: it runs after them. `attach_type`: `enum bpf_attach_type`.
+///
+/// # Errors
+/// `EPERM` where somebody's program allows no other.
+pub(crate) fn attach_cgroup(
+    program: BorrowedFd<'_>,
+    cgroup: BorrowedFd<'_>,
+    attach_type: u32,
+) -> io::Result<OwnedFd> {
+    let mut attr = CgroupLinkCreate {
+        prog_fd: number(program),
+        target_fd: number(cgroup),
+        attach_type,
+        flags: 0,
+    };
+    let fd = bpf(Command::LinkCreate, &mut attr)?;
+    // SAFETY: the kernel just made this descriptor for us (close-on-exec).
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Detaches the link that is pinned at `path`, as `bpftool link detach` does: what somebody with root's power may do to us. The
+/// guard never does; tests hold it to noticing.
+///
+/// # Errors
+/// `EOPNOTSUPP` for a kind of link that can't be detached.
+pub fn detach_link(path: &Path) -> io::Result<()> {
+    let link = open_pinned(path)?;
+    let mut attr = number(link.as_fd());
+    bpf(Command::LinkDetach, &mut attr).map(drop)
 }
 
 /// Pins an object.

@@ -110,9 +110,20 @@ pub fn bind_to_device(socket: BorrowedFd<'_>, index: u32) -> io::Result<()> {
 /// # Errors
 /// `ENOTCONN`; `EAFNOSUPPORT` for what has none.
 pub fn peer(socket: BorrowedFd<'_>) -> Result<SocketAddr, Errno> {
-    let peer: SockaddrStorage = getpeername(socket.as_raw_fd())?;
-    let v4 = peer.as_sockaddr_in().map(|v4| (*v4).into());
-    let v6 = || peer.as_sockaddr_in6().map(|v6| (*v6).into());
+    plain(getpeername(socket.as_raw_fd())?)
+}
+
+/// The address and port at our end.
+///
+/// # Errors
+/// `ENOTSOCK`; `EAFNOSUPPORT` for what has none.
+pub fn own(socket: BorrowedFd<'_>) -> Result<SocketAddr, Errno> {
+    plain(getsockname(socket.as_raw_fd())?)
+}
+
+fn plain(address: SockaddrStorage) -> Result<SocketAddr, Errno> {
+    let v4 = address.as_sockaddr_in().map(|v4| (*v4).into());
+    let v6 = || address.as_sockaddr_in6().map(|v6| (*v6).into());
     v4.map(SocketAddr::V4)
         .or_else(|| v6().map(SocketAddr::V6))
         .ok_or(Errno::EAFNOSUPPORT)

@@ -1,5 +1,6 @@
 //! All processes, read once: their namespaces, who has which power, who holds which socket.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -99,7 +100,17 @@ impl Processes {
                         ours: ours.is_some() && inode(&format!("/proc/{pid}/exe")) == ours,
                         cgroup: cgroup(pid),
                     };
-                    found.entry(socket).or_insert(Held { holder, descriptor });
+                    let held = Held { holder, descriptor };
+                    // The service manager may keep one of ours for the next guard.
+                    match found.entry(socket) {
+                        Entry::Occupied(mut other) if held.holder.ours => {
+                            other.insert(held);
+                        }
+                        Entry::Occupied(_) => {}
+                        Entry::Vacant(none) => {
+                            none.insert(held);
+                        }
+                    }
                 }
             }
         }

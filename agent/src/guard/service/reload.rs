@@ -66,6 +66,7 @@ impl Guard {
             self.close_seam(&why);
         }
         self.update_guests();
+        self.end_older_everywhere();
         Ok(())
     }
 

@@ -14,6 +14,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::table::Table;
 use super::{Change, Means, scan};
+use crate::intercept::kept::Pair;
 use crate::intercept::{InterceptError, Listeners};
 use crate::sys::netns::{self, Lost, Traveller};
 use crate::sys::{bpf, clock};
@@ -80,7 +81,36 @@ impl Keeper {
             next_look: Instant::now() + SOON,
         };
         keeper.stands(home.netns_cookie);
+        for (cookie, pair) in std::mem::take(&mut keeper.means.kept) {
+            if let Err(error) = keeper.take_back(pair) {
+                tracing::warn!(netns = cookie, %error, "a listener that the service manager kept is not used");
+            }
+        }
         Ok(keeper)
+    }
+
+    /// Listeners of a former run go on. If nobody lives with them any more, the next looks find that, as they do for others.
+    fn take_back(&mut self, pair: Pair) -> Result<(), Unserved> {
+        let listeners = pair.into_listeners().map_err(Unserved::Closed)?;
+        let back = self.put_back(&listeners);
+        if back.is_err() {
+            // It would keep the port from whoever opens one there next.
+            listeners.shut_down();
+        }
+        back?;
+        drop(self.changes.send(Change::Opened(listeners)));
+        Ok(())
+    }
+
+    fn put_back(&mut self, listeners: &Arc<Listeners>) -> Result<(), Unserved> {
+        let netns = netns::of_socket(listeners.v4.as_fd()).map_err(Unserved::Closed)?;
+        let owner = netns::owner(netns.as_fd()).map_err(Unserved::Closed)?;
+        let inode = inode(netns.as_fd()).map_err(Unserved::Closed)?;
+        self.table.room(owner)?;
+        listeners.mark(&self.means.marks)?;
+        self.table.insert(Arc::clone(listeners), inode, owner);
+        self.stands(listeners.netns_cookie);
+        Ok(())
     }
 
     /// Until nobody wants to hear of changes any more.
@@ -185,7 +215,7 @@ impl Keeper {
         let marks = std::slice::from_ref(&self.means.marks);
         let open = || -> Result<Listeners, Unserved> {
             netns::loopback_up().map_err(Unserved::Closed)?;
-            Ok(Listeners::open(port, marks)?)
+            Ok(Listeners::open(port, marks, Pair::default())?)
         };
         let entered = self.traveller.visit(netns, open)?;
         let listeners = entered.map_err(Unserved::Closed)??;

@@ -83,16 +83,43 @@ pub(crate) fn link(link: BorrowedFd<'_>) -> io::Result<(u32, LinkAt)> {
     Ok((info.program, at))
 }
 
+/// The kernel's number of a link, or of a map: both have it at the same place of what the kernel tells of them.
+///
+/// # Errors
+/// The errno of bpf(2).
+pub(crate) fn id(object: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut info = LinkInfo::default();
+    let mut attr = Info {
+        bpf_fd: number(object),
+        info_len: u32::try_from(size_of::<LinkInfo>()).unwrap_or(0),
+        info: std::ptr::from_mut(&mut info) as u64,
+    };
+    bpf(Command::ObjGetInfoByFd, &mut attr)?;
+    Ok(info.id)
+}
+
 /// Ids of the programs that run for sockets of `cgroup` at `attach_type`, in order. Needs CAP_NET_ADMIN.
 ///
 /// # Errors
 /// The errno of bpf(2): `EINVAL` for an attach type that the kernel doesn't know.
 pub(crate) fn effective(cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Result<Vec<u32>> {
+    programs(cgroup, attach_type, EFFECTIVE)
+}
+
+/// The same of those that are attached at `cgroup` itself.
+///
+/// # Errors
+/// As [`effective`].
+pub(crate) fn attached(cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Result<Vec<u32>> {
+    programs(cgroup, attach_type, 0)
+}
+
+fn programs(cgroup: BorrowedFd<'_>, attach_type: u32, query_flags: u32) -> io::Result<Vec<u32>> {
     let mut ids = vec![0u32; MOST];
     let mut attr = Query {
         target_fd: number(cgroup),
         attach_type,
-        query_flags: EFFECTIVE,
+        query_flags,
         attach_flags: 0,
         prog_ids: address(ids.as_mut_slice()),
         prog_cnt: u32::try_from(MOST).unwrap_or(0),

@@ -1,0 +1,50 @@
+//! The threat model's table of states: every row names tests, and each of them is there.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+const MANUAL: &str = include_str!("../../agent/docs/threat-model.md");
+
+/// Names of all test functions below `tests/`.
+fn tests(folder: &Path, all: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(folder).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            tests(&path, all);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            let text = fs::read_to_string(&path).unwrap();
+            let after = text.split("#[test]").skip(1);
+            let name = |code: &str| Some(code.split_once("fn ")?.1.split_once('(')?.0.to_owned());
+            all.extend(after.filter_map(name));
+        }
+    }
+}
+
+fn rows() -> Vec<Vec<&'static str>> {
+    let (_, states) = MANUAL.split_once("## States").unwrap();
+    let states = states.split("\n## ").next().unwrap();
+    let lines = states.lines().filter(|line| line.starts_with("| "));
+    let cells = |line: &'static str| line.trim_matches('|').split('|').map(str::trim).collect();
+    lines.skip(1).map(cells).collect()
+}
+
+#[test]
+fn every_state_of_the_threat_model_has_a_test_that_is_there() {
+    let mut all = BTreeSet::new();
+    tests(Path::new(env!("CARGO_MANIFEST_DIR")), &mut all);
+    let rows = rows();
+    assert!(rows.len() >= 12, "{rows:?}");
+    for row in rows {
+        assert_eq!(row.len(), 6, "{row:?}");
+        let named: Vec<&str> = row[5].split('`').skip(1).step_by(2).collect();
+        assert!(
+            !named.is_empty() || row[5].starts_with("none: "),
+            "no test behind {:?}",
+            row[0]
+        );
+        for name in named {
+            assert!(all.contains(name), "{:?}: there is no test {name}", row[0]);
+        }
+    }
+}
