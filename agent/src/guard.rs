@@ -4,7 +4,7 @@
 //! anything is in force. Then one loop: signals, asks of the proxy, the proxy's life, notes of the kernel.
 //! Never parses what a caller wrote, and never takes protection away when it ends.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 mod answers;
@@ -23,6 +23,8 @@ mod start;
 
 pub use error::GuardError;
 use service::Guard;
+
+use crate::intercept;
 
 /// How `run` was called.
 #[derive(Debug, Clone)]
@@ -68,6 +70,24 @@ pub fn run(options: Options) -> Result<(), GuardError> {
         let mut guard = Guard::start(options)?;
         guard.serve().await
     })
+}
+
+/// Takes what guards this host away: programs, links and maps of `pin_dir`, then the packet filter's rules, in the calling
+/// thread's network namespace. No guard with `run_dir` may run, or start meanwhile, unless `force` says so. What was removed.
+///
+/// # Errors
+/// Without root, with a guard that runs, or where something can't be removed.
+pub fn teardown(pin_dir: &Path, run_dir: &Path, force: bool) -> Result<(bool, bool), GuardError> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(GuardError::NotRoot);
+    }
+    let _none_starts = match start::keep_away(run_dir) {
+        Err(GuardError::StillRuns(_)) if force => None,
+        kept => kept?,
+    };
+    let pins = intercept::teardown(pin_dir)?;
+    let rules = intercept::guests::teardown().map_err(|error| GuardError::Rules { error })?;
+    Ok((pins, rules))
 }
 
 /// Unix time in seconds.

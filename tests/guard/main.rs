@@ -1,7 +1,9 @@
 //! The guard as a process: a reload that fails keeps the last good policy, either process may die, and what it leaves
 //! protects. Each refusal beside the same caller's success.
 
+mod exclusive;
 mod lacking;
+mod teardown;
 
 use imds_guard_tests::{World, patience, require};
 use nix::sys::signal::Signal;

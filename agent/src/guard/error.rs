@@ -15,7 +15,7 @@ use crate::sys::privilege::DropError;
 #[derive(Debug, thiserror::Error)]
 pub enum GuardError {
     /// Not root.
-    #[error("the guard has to run as root: use sudo, or `systemctl start imds-guard`")]
+    #[error("that takes root: use sudo, or `systemctl start imds-guard` to start the guard")]
     NotRoot,
     /// Configuration or policy.
     #[error(transparent)]
@@ -53,6 +53,11 @@ pub enum GuardError {
     /// Another guard.
     #[error("another imds-guard runs with {0}: stop it, or name another --run-dir")]
     AlreadyRunning(PathBuf),
+    /// A guard, where none may be.
+    #[error(
+        "a guard runs with {0}, and would go on without what it guards by: stop it first (`systemctl stop imds-guard imds-guard-proxy`), or insist with --force"
+    )]
+    StillRuns(PathBuf),
     /// The issuer's address.
     #[error(
         "can't listen on {address} for the issuer's documents: {source}: change `listen` in [issuer], or stop what uses the port"

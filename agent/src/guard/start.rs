@@ -66,6 +66,17 @@ pub(super) fn lock(run: &Path) -> Result<Flock<std::fs::File>, GuardError> {
         .map_err(|_| GuardError::AlreadyRunning(run.into()))
 }
 
+/// Keeps any guard with that run directory from running, as long as what it returns is held; nothing where none ever ran.
+pub(super) fn keep_away(run: &Path) -> Result<Option<Flock<std::fs::File>>, GuardError> {
+    match std::fs::symlink_metadata(run.join("lock")) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        _ => match lock(run) {
+            Err(GuardError::AlreadyRunning(run)) => Err(GuardError::StillRuns(run)),
+            kept => kept.map(Some),
+        },
+    }
+}
+
 /// The proxy's user and group: a name in `/etc/passwd`, or `UID:GID`.
 pub(super) fn proxy_user(user: &str) -> Result<(Uid, Gid), GuardError> {
     let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
@@ -199,8 +210,16 @@ mod tests {
             lock(folder.path()),
             Err(GuardError::AlreadyRunning(_))
         ));
+        assert!(matches!(
+            keep_away(folder.path()),
+            Err(GuardError::StillRuns(_))
+        ));
         drop(held);
+        let away = keep_away(folder.path()).unwrap();
+        assert!(away.is_some() && lock(folder.path()).is_err());
+        drop(away);
         assert!(lock(folder.path()).is_ok());
+        assert!(keep_away(Path::new("/nowhere")).unwrap().is_none());
     }
 
     #[test]
