@@ -38,7 +38,7 @@ const SWEEP: Duration = Duration::from_secs(10);
 /// The guard, in force.
 #[derive(Debug)]
 pub(super) struct Guard {
-    options: Options,
+    pub(super) options: Options,
     pub(super) answers: Answers,
     listeners: Arc<Listeners>,
     spaces: Spaces,
