@@ -90,8 +90,22 @@ impl<T, E> Default for Slot<T, E> {
 pub(crate) enum Via {
     /// It was there.
     Cache,
+    /// It was there, and a newer one was asked for first, which the source couldn't give: that took time.
+    Instead,
     /// It was fetched for this request, or for one that asked at the same time.
     Source,
+}
+
+impl Via {
+    /// Whether the caller had to wait for a source, so that it may be another by now.
+    pub(crate) const fn took_time(self) -> bool {
+        !matches!(self, Self::Cache)
+    }
+
+    /// Whether it is an older one than this request.
+    pub(crate) const fn is_cached(self) -> bool {
+        !matches!(self, Self::Source)
+    }
 }
 
 impl<T: Credential, E: Failure> Broker<T, E> {
@@ -120,7 +134,7 @@ impl<T: Credential, E: Failure> Broker<T, E> {
             };
             return match self.fetch(&slot, fetch).await {
                 Ok(renewed) => Ok((renewed, Via::Source)),
-                Err(failure) if failure.is_general() => Ok((credential, Via::Cache)),
+                Err(failure) if failure.is_general() => Ok((credential, Via::Instead)),
                 // The source says no to this very caller: what is kept for others is not for it.
                 Err(refusal) => Err(refusal),
             };

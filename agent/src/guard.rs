@@ -27,6 +27,8 @@ use crate::intercept;
 pub use error::GuardError;
 use service::Guard;
 
+use crate::intercept;
+
 /// How `run` was called.
 #[derive(Debug, Clone)]
 pub struct Options {

@@ -49,6 +49,7 @@ pub use endpoints::GuardedEndpoint;
 pub(crate) use endpoints::endpoint_id;
 pub use error::InterceptError;
 pub use events::Events;
+pub use guests::Noted as NotedGuests;
 pub use imds_guard_ebpf::{
     CallerRecord, Counter, Endpoint, EndpointKey, Mode, ObserveEvent, OtherTraffic,
 };

@@ -3,6 +3,10 @@
 //!
 //! The entry is written before the SYN leaves and taken when the listener's side is established, hence before
 //! `accept()` can return: no look-up by address after the fact, no race with a reused port.
+//!
+//! Addresses and ports alone don't say which handshake it is: whoever translates addresses in a network namespace
+//! (CAP_NET_ADMIN there) can send a SYN of its own from the port of a caller whose own SYN it drops. So an entry counts only
+//! once its own socket is established, which is before its last word leaves, and only for the sequence number that this word has.
 
 use core::{
     ffi::c_void,
@@ -12,16 +16,20 @@ use core::{
 use aya_ebpf::{
     EbpfContext,
     bindings::{
-        BPF_SK_STORAGE_GET_F_CREATE, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB,
-        BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, bpf_sock_ops,
+        BPF_SK_STORAGE_GET_F_CREATE, BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB,
+        BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG,
+        BPF_SOCK_OPS_TCP_CONNECT_CB, bpf_sock_ops,
     },
     helpers::{
-        bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_sk_storage_delete, bpf_sk_storage_get,
+        bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_sk_storage_delete,
+        bpf_sk_storage_get,
     },
     macros::sock_ops,
     programs::SockOpsContext,
 };
-use imds_guard_ebpf::{AF_INET, CallerRecord, Counter, HandshakeKey, Mode, ObserveEvent, missing};
+use imds_guard_ebpf::{
+    AF_INET, CallerRecord, Counter, Handshake, HandshakeKey, Mode, ObserveEvent, missing,
+};
 
 use crate::{
     globals::proxy_port,
@@ -31,6 +39,9 @@ use crate::{
 const TCP_CLOSE: u32 = 7;
 const IPPROTO_TCP: u32 = 6;
 const MAPPED: u32 = 0xffffu32.to_be();
+/// How long the accepting side may be behind a caller that has closed, in nanoseconds: its packets wait for a busy processor.
+/// Well below the 274 s after which the kernel gives one pair of ports the same sequence number again.
+const LATE: u64 = 10_000_000_000;
 
 /// Runs at many moments of every TCP socket below the attach root: the common ones leave after one comparison.
 #[sock_ops]
@@ -39,6 +50,8 @@ pub(crate) fn established(ctx: SockOpsContext) -> u32 {
     let op = unsafe { (*ctx.ops).op };
     if op == BPF_SOCK_OPS_TCP_CONNECT_CB {
         begin(&ctx);
+    } else if op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB {
+        confirm(&ctx);
     } else if op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB {
         hand_over(&ctx);
     } else if op == BPF_SOCK_OPS_STATE_CB {
@@ -151,11 +164,17 @@ fn begin(ctx: &SockOpsContext) {
     // SAFETY: non-null map value; this socket's own context.
     unsafe {
         let key = key(ctx, End::Local);
-        if HANDSHAKES.insert(key, &*record, 0).is_err() {
+        let handshake = Handshake {
+            record: *record,
+            closed: 0,
+            sequence: 0,
+            established: 0,
+        };
+        if HANDSHAKES.insert(key, &handshake, 0).is_err() {
             count(Counter::HandshakeTableFull);
             // Whatever an earlier socket of this port has left: a failed insert must not let it stand for this one.
             let _gone = HANDSHAKES.remove(key);
-            if OVERFLOW.insert(key, &*record, 0).is_err() {
+            if OVERFLOW.insert(key, &handshake, 0).is_err() {
                 return;
             }
         }
@@ -163,6 +182,45 @@ fn begin(ctx: &SockOpsContext) {
     // Without the callback an entry of a connection that never gets established would stay; the flag can't fail here
     // except for a socket that is no full socket, which a connecting one is.
     let _unused = ctx.set_cb_flags(BPF_SOCK_OPS_STATE_CB_FLAG as i32);
+}
+
+/// A steered socket is established; its last word of the handshake is about to leave, and has this sequence number.
+#[inline(always)]
+fn confirm(ctx: &SockOpsContext) {
+    if remote_port(ctx) != u32::from(proxy_port()) {
+        return;
+    }
+    // SAFETY: own context; each entry is only written by the program of its own socket.
+    unsafe {
+        let key = key(ctx, End::Local);
+        let cookie = bpf_get_socket_cookie(ctx.as_ptr());
+        let sequence = read_volatile(addr_of!((*ctx.ops).snd_una));
+        let mut own = HANDSHAKES.get_ptr_mut(key);
+        if own.is_none() {
+            own = OVERFLOW.get_ptr_mut(key);
+        }
+        if let Some(handshake) = own
+            && (*handshake).record.socket_cookie == cookie
+        {
+            (*handshake).sequence = sequence;
+            (*handshake).established = 1;
+        }
+    }
+}
+
+/// Whether the accepting side's handshake, in which `sequence` comes next, is this one.
+///
+/// # Safety
+/// `handshake` is an entry of a table.
+#[inline(always)]
+unsafe fn is_this(handshake: *const Handshake, sequence: u32) -> bool {
+    // SAFETY: as promised; the helper takes no arguments.
+    unsafe {
+        let closed = (*handshake).closed;
+        (*handshake).established != 0
+            && (*handshake).sequence == sequence
+            && (closed == 0 || bpf_ktime_get_ns().wrapping_sub(closed) < LATE)
+    }
 }
 
 /// A connection to the listener is established on the listener's side.
@@ -179,11 +237,16 @@ fn hand_over(ctx: &SockOpsContext) {
     // SAFETY: own context; the entry is used before it is removed.
     let counter = unsafe {
         let key = key(ctx, End::Remote);
-        if let Some(record) = HANDSHAKES.get_ptr(key) {
-            let stored = store(sk, record);
+        let sequence = read_volatile(addr_of!((*ctx.ops).rcv_nxt));
+        if let Some(handshake) = HANDSHAKES.get_ptr(key)
+            && is_this(handshake, sequence)
+        {
+            let stored = store(sk, addr_of!((*handshake).record));
             settle(sk, stored, HANDSHAKES.remove(key).is_ok())
-        } else if let Some(record) = OVERFLOW.get_ptr(key) {
-            let stored = store(sk, record);
+        } else if let Some(handshake) = OVERFLOW.get_ptr(key)
+            && is_this(handshake, sequence)
+        {
+            let stored = store(sk, addr_of!((*handshake).record));
             settle(sk, stored, OVERFLOW.remove(key).is_ok())
         } else {
             Counter::NoHandshake
@@ -228,29 +291,58 @@ unsafe fn settle(sk: *mut c_void, stored: bool, was_there: bool) -> Counter {
     }
 }
 
-/// A steered socket was closed: what its handshake left behind goes, unless the port has a new owner already.
+/// A steered socket was closed. What it leaves behind of a handshake that it never ended goes, unless the port has a new owner
+/// already. Of one that it has ended, the accepting side may be a moment behind: a caller that resets at once is told apart
+/// from others all the same.
 #[inline(always)]
 fn abandon(ctx: &SockOpsContext) {
     if ctx.arg(1) != TCP_CLOSE {
         return;
     }
-    // SAFETY: own context; map values are read only.
+    // SAFETY: own context; each entry is only written by the program of its own socket.
     unsafe {
         let key = key(ctx, End::Local);
         let cookie = bpf_get_socket_cookie(ctx.as_ptr());
-        if let Some(record) = HANDSHAKES.get_ptr(key) {
-            if (*record).socket_cookie == cookie {
-                tell(&*record);
-                let _gone = HANDSHAKES.remove(key);
-                count(Counter::HandshakeAbandoned);
+        if let Some(handshake) = HANDSHAKES.get_ptr(key) {
+            if (*handshake).record.socket_cookie != cookie {
+                return;
             }
-        } else if let Some(record) = OVERFLOW.get_ptr(key)
-            && (*record).socket_cookie == cookie
+            if (*handshake).established != 0 {
+                set_aside(key, &*handshake);
+                return;
+            }
+            tell(&(*handshake).record);
+            let _gone = HANDSHAKES.remove(key);
+            count(Counter::HandshakeAbandoned);
+        } else if let Some(handshake) = OVERFLOW.get_ptr_mut(key)
+            && (*handshake).record.socket_cookie == cookie
         {
-            tell(&*record);
+            if (*handshake).established != 0 {
+                (*handshake).closed = bpf_ktime_get_ns();
+                return;
+            }
+            tell(&(*handshake).record);
             let _gone = OVERFLOW.remove(key);
             count(Counter::HandshakeAbandoned);
         }
+    }
+}
+
+/// Moves an entry to where it falls out by itself. The copy first: the accepting side finds one of them all the time.
+///
+/// # Safety
+/// In the program of the entry's own socket.
+#[inline(always)]
+unsafe fn set_aside(key: HandshakeKey, handshake: &Handshake) {
+    // SAFETY: no arguments.
+    let closed = unsafe { bpf_ktime_get_ns() };
+    let late = Handshake {
+        closed,
+        ..*handshake
+    };
+    if OVERFLOW.insert(key, &late, 0).is_ok() && HANDSHAKES.remove(key).is_err() {
+        // The accepting side was faster.
+        let _gone = OVERFLOW.remove(key);
     }
 }
 

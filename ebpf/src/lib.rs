@@ -19,10 +19,10 @@ pub mod map {
     pub const LISTENERS: &str = "LISTENERS";
     /// Socket storage: `u32` endpoint id on a socket of the proxy that may reach that real endpoint.
     pub const UPSTREAM: &str = "UPSTREAM";
-    /// Hash: [`HandshakeKey`](super::HandshakeKey) to [`CallerRecord`](super::CallerRecord), for one handshake.
+    /// Hash: [`HandshakeKey`](super::HandshakeKey) to [`Handshake`](super::Handshake), for one handshake.
     pub const HANDSHAKES: &str = "HANDSHAKES";
     /// The same as an LRU, for what finds no room in [`HANDSHAKES`]: handshakes that are never ended fill that, and only
-    /// themselves fall out of this.
+    /// themselves fall out of this. And for those whose caller has closed before the accepting side was done.
     pub const OVERFLOW: &str = "OVERFLOW";
     /// Hash: [`EndpointKey`](super::EndpointKey) to [`Endpoint`](super::Endpoint).
     pub const ENDPOINTS: &str = "ENDPOINTS";
@@ -239,6 +239,20 @@ pub struct HandshakeKey {
     pub reserved: u32,
 }
 
+/// What is known of a handshake.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Handshake {
+    /// Who began it.
+    pub record: CallerRecord,
+    /// When its caller closed it, in nanoseconds of `CLOCK_MONOTONIC`; 0 while it hasn't.
+    pub closed: u64,
+    /// The sequence number that the accepting side expects next, once `established`.
+    pub sequence: u32,
+    /// 1 once it is established on the connecting side; before, it can't be on the other.
+    pub established: u32,
+}
+
 /// A guarded (address, port).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -331,7 +345,7 @@ pub enum Counter {
     HandshakeBegun = 1,
     /// Records handed to an accepted socket.
     HandedOver = 2,
-    /// Accepted on the proxy port without a handshake entry: direct connections.
+    /// Accepted on the proxy port without a handshake that is this one: direct connections.
     NoHandshake = 3,
     /// Handshake entries removed because the connection never got established.
     HandshakeAbandoned = 4,
@@ -631,6 +645,8 @@ mod pod {
     // SAFETY: as above.
     unsafe impl aya::Pod for super::HandshakeKey {}
     // SAFETY: as above.
+    unsafe impl aya::Pod for super::Handshake {}
+    // SAFETY: as above.
     unsafe impl aya::Pod for super::EndpointKey {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::Endpoint {}
@@ -658,6 +674,7 @@ const _: () = {
     assert!(offset_of!(CallerRecord, endpoint_id) == 116);
     assert!(offset_of!(CallerRecord, family) == 142);
     assert!(size_of::<HandshakeKey>() == 32 && align_of::<HandshakeKey>() == 8);
+    assert!(size_of::<Handshake>() == size_of::<CallerRecord>() + 16);
     assert!(size_of::<EndpointKey>() == 20 && align_of::<EndpointKey>() == 4);
     assert!(size_of::<Endpoint>() == 12);
     assert!(size_of::<ObserveEvent>() == size_of::<CallerRecord>() + 16);

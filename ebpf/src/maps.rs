@@ -12,8 +12,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use imds_guard_ebpf::{
-    CallerRecord, Counter, Endpoint, EndpointKey, HandshakeKey, Holder, Prefilter, Share,
-    prefilter_bit,
+    CallerRecord, Counter, Endpoint, EndpointKey, Handshake, HandshakeKey, Holder, Prefilter,
+    Share, prefilter_bit,
 };
 
 #[btf_map]
@@ -24,12 +24,13 @@ static LISTENERS: SkStorage<u32> = SkStorage::new();
 static UPSTREAM: SkStorage<u32> = SkStorage::new();
 // Not LRU, so that a burst of connections that wait for a busy listener loses none of them.
 #[map]
-pub(crate) static HANDSHAKES: HashMap<HandshakeKey, CallerRecord> =
+pub(crate) static HANDSHAKES: HashMap<HandshakeKey, Handshake> =
     HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 // Anybody can begin handshakes and never end them (an option of the own socket is enough), until the table above is full.
-// Here the oldest falls out: theirs, for an honest handshake over loopback lasts microseconds.
+// Here the oldest falls out: theirs, for an honest handshake over loopback lasts microseconds. What its caller has closed
+// before the accepting side was done comes here, too: mostly that is done a moment later, and else it falls out.
 #[map]
-pub(crate) static OVERFLOW: LruHashMap<HandshakeKey, CallerRecord> =
+pub(crate) static OVERFLOW: LruHashMap<HandshakeKey, Handshake> =
     LruHashMap::with_max_entries(4096, 0);
 #[map]
 pub(crate) static ENDPOINTS: HashMap<EndpointKey, Endpoint> = HashMap::with_max_entries(64, 0);

@@ -231,3 +231,45 @@ fn interfaces_that_share_a_wire_are_found_in_every_namespace() {
 fn gone(clinic: &Clinic) -> Result<()> {
     clinic.shell("sleep 0.2").map(drop)
 }
+
+#[test]
+#[ignore = "kernel: cargo xtask test kernel"]
+fn guests_that_are_not_served_or_pass_are_found() {
+    require!(Root, Cgroup2, Bpf, Nft);
+    let clinic = Clinic::new("doctor-guests").unwrap();
+    let guest = "[[guest]]\ninterface = \"tw-tap\"\nid = \"build\"\n";
+    let policy = format!("{}{guest}", crate::POLICY);
+    let agent = clinic.world.agent().config(&policy).start().unwrap();
+    let guests = || clinic.findings().unwrap().remove("guests").unwrap();
+    let until = |wanted: &str| {
+        for _ in 0..100 {
+            if guests().0 == wanted {
+                return guests();
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        guests()
+    };
+    let (state, subjects) = guests();
+    assert_eq!(state, "weak", "it isn't there");
+    assert!(
+        subjects.iter().any(|s| s.contains("tw-tap")),
+        "{subjects:?}"
+    );
+    clinic
+        .shell("ip link add tw-tap type veth peer name tw-end")
+        .unwrap();
+    let (state, subjects) = until("ok");
+    assert_eq!(
+        (state.as_str(), subjects),
+        ("ok", vec!["build at tw-tap".into()])
+    );
+    // Nobody puts the rules back while the guard is away.
+    agent.signal(nix::sys::signal::Signal::SIGKILL).unwrap();
+    drop(agent);
+    assert_eq!(guests().0, "ok", "what it made stays");
+    clinic.shell("nft delete table bridge imds_guard").unwrap();
+    assert_eq!(guests().0, "weak");
+    clinic.shell("nft delete table inet imds_guard").unwrap();
+    assert_eq!(guests().0, "open");
+}

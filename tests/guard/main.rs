@@ -1,6 +1,7 @@
 //! The guard as a process: a reload that fails keeps the last good policy, either process may die, and what it leaves
 //! protects. Each refusal beside the same caller's success.
 
+mod exclusive;
 mod lacking;
 
 use imds_guard_tests::{World, patience, require};

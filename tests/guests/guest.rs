@@ -47,8 +47,12 @@ fn connect(to: SocketAddr) -> Dialled {
 impl Line {
     /// One request as an SDK sends it.
     pub(crate) fn get(&mut self, target: &str) -> anyhow::Result<Response> {
-        let head =
-            format!("GET {target} HTTP/1.1\r\nHost: 169.254.169.254\r\nMetadata: true\r\n\r\n");
+        self.get_of("169.254.169.254", target)
+    }
+
+    /// The same, to a service of that name.
+    pub(crate) fn get_of(&mut self, host: &str, target: &str) -> anyhow::Result<Response> {
+        let head = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\nMetadata: true\r\n\r\n");
         self.stream.write_all(head.as_bytes())?;
         Response::read(&mut self.stream, &mut self.held)
     }

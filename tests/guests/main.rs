@@ -8,6 +8,8 @@ mod bridged;
 mod changes;
 mod guest;
 mod routed;
+mod six;
+mod tagged;
 
 use imds_guard_tests::World;
 

@@ -3,6 +3,7 @@
 mod attribution;
 mod cost;
 mod guarded;
+mod handshakes;
 mod lifetime;
 mod race;
 mod steering;

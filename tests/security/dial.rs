@@ -3,7 +3,8 @@
 
 use anyhow::{Context as _, Result, ensure};
 use imds_guard_tests::{World, require};
-use std::net::TcpListener;
+use nix::net::if_::if_nametoindex;
+use std::net::{SocketAddrV6, TcpListener};
 use std::path::Path;
 
 use super::egress::ip;
@@ -99,5 +100,63 @@ fn aliases_of_the_address_are_the_address() -> Result<()> {
     for (address, listener) in aliases.iter().zip(&real) {
         assert!(!connected(listener)?, "{address}");
     }
+    Ok(())
+}
+
+/// A metadata address of the link, as some clouds have it: it is configured, for nobody ships it.
+const OF_THE_LINK: &str = r#"
+    [[endpoint]]
+    name = "of-the-link"
+    cloud = "azure"
+    address = ["[fe80::a9fe:a9fe]:80"]
+"#;
+
+/// Dials the address of the link by an interface, and asks; then sends it a datagram.
+const BY_INTERFACE: &str = r#"
+to = ("fe80::a9fe:a9fe", 80, 0, socket.if_nametoindex("tw-link"))
+s = connect(to, family=socket.AF_INET6)
+s.sendall(head().replace(b"169.254.169.254", b"[fe80::a9fe:a9fe]"))
+datagram = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+try: sent = datagram.sendto(b"x", to)
+except OSError as error: sent = "errno %d" % error.errno
+say(answer(s), sent)
+"#;
+
+#[test]
+#[ignore = "kernel: cargo xtask test kernel"]
+fn an_address_of_the_link_is_guarded_whatever_interface_it_is_dialled_by() -> Result<()> {
+    require!(Root, Cgroup2, Bpf, Agent);
+    let world = World::new("link-local")?;
+    let real = world.enter(|| {
+        ip("link add tw-link type veth peer name tw-end")?;
+        ip("link set tw-end up")?;
+        ip("link set tw-link up")?;
+        ip("-6 address add fe80::a9fe:a9fe/64 dev tw-link nodad")?;
+        let scope = if_nametoindex("tw-link")?;
+        let at = SocketAddrV6::new("fe80::a9fe:a9fe".parse()?, 80, 0, scope);
+        Ok(TcpListener::bind(at)?)
+    })?;
+    let (billing, nobody) = (
+        world.workload("billing"),
+        world.workload("nobody").uid(1001),
+    );
+    std::thread::scope(|scope| -> Result<()> {
+        let asked = scope.spawn(|| super::python(&nobody, BY_INTERFACE, &[]));
+        drop(real.accept()?);
+        let said = asked.join().expect("it panics where we would")?;
+        assert_eq!(said, "closed 1\n", "without the guard");
+        Ok(())
+    })?;
+    real.set_nonblocking(true)?;
+    let _agent = world
+        .agent()
+        .config(&format!("{POLICY}{OF_THE_LINK}"))
+        .start()?;
+    assert_eq!(
+        super::python(&billing, BY_INTERFACE, &[])?,
+        "200 errno 13\n"
+    );
+    assert_eq!(super::python(&nobody, BY_INTERFACE, &[])?, "403 errno 13\n");
+    assert!(real.accept().is_err(), "the real one was reached");
     Ok(())
 }

@@ -1,13 +1,11 @@
 //! No path behind the hook: each way to send something to a metadata address without `connect()` arrives while nobody guards
 //! and doesn't afterwards; the same way to another address arrives all the time.
 
-use anyhow::{Result, ensure};
-use imds_guard_tests::{World, require};
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, socket};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use anyhow::{Context as _, Result, ensure};
+use imds_guard_tests::{Sniffer, Workload, World, require};
 use std::path::Path;
-use std::process::Command;
-use std::time::{Duration, Instant};
+use std::process::{Command, Output};
+use std::time::Duration;
 
 const ATTACKER: &str = include_str!("egress.py");
 pub(crate) const IMDS: &str = "169.254.169.254";
@@ -35,7 +33,7 @@ pub(crate) const FORWARDS: &str = r#"
 /// A world with a cable to the cloud, and somebody who sees what comes out at its end.
 pub(crate) struct Cable {
     pub(crate) world: World,
-    pub(crate) sniffer: OwnedFd,
+    pub(crate) sniffer: Sniffer,
     sent: std::cell::Cell<u32>,
 }
 
@@ -48,7 +46,7 @@ impl Cable {
             ip("-6 route add fd00:ec2::254/128 dev tw-up")?;
             ip("-6 neighbour add fd00:ec2::254 lladdr 02:00:00:00:00:02 dev tw-up")
         })?;
-        let sniffer = world.enter_cloud(listen_to_everything)?;
+        let sniffer = world.enter_cloud(Sniffer::open)?;
         Ok(Self {
             world,
             sniffer,
@@ -68,14 +66,36 @@ impl Cable {
         way: &str,
         target: &str,
     ) -> Result<(bool, String)> {
+        let attacker = self.world.workload("attacker").uid(0).gid(0);
+        self.arrives_from(&attacker, interface, way, target)
+    }
+
+    /// The same for what somebody sends by that interface.
+    pub(crate) fn arrives_from(
+        &self,
+        attacker: &Workload<'_>,
+        interface: &str,
+        way: &str,
+        target: &str,
+    ) -> Result<(bool, String)> {
+        self.comes_out(|mark| {
+            let arguments = ["-c", ATTACKER, way, target, mark, interface];
+            attacker.run(Path::new("/usr/bin/python3"), &arguments)
+        })
+        .with_context(|| way.to_owned())
+    }
+
+    /// Whether what somebody sends comes out at the cloud's end: by the mark that is in it, which `send` is told.
+    pub(crate) fn comes_out(
+        &self,
+        send: impl FnOnce(&str) -> Result<Output>,
+    ) -> Result<(bool, String)> {
         self.sent.set(self.sent.get() + 1);
         let mark = format!("<<mark {:04}>>", self.sent.get());
-        let attacker = self.world.workload("attacker").uid(0).gid(0);
-        let python = Path::new("/usr/bin/python3");
-        let output = attacker.run(python, &["-c", ATTACKER, way, target, &mark, interface])?;
+        let output = send(&mark)?;
         ensure!(
             output.status.success(),
-            "{way}: {}",
+            "{}",
             String::from_utf8_lossy(&output.stderr)
         );
         let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
@@ -84,23 +104,7 @@ impl Cable {
         } else {
             Duration::ZERO
         };
-        Ok((self.seen(mark.as_bytes(), patience)?, said))
-    }
-
-    fn seen(&self, mark: &[u8], patience: Duration) -> Result<bool> {
-        let deadline = Instant::now() + patience;
-        let mut frame = [0; 2048];
-        loop {
-            match recv(self.sniffer.as_raw_fd(), &mut frame, MsgFlags::MSG_DONTWAIT) {
-                Ok(length) if frame[..length].windows(mark.len()).any(|w| w == mark) => {
-                    return Ok(true);
-                }
-                Ok(_) => {}
-                Err(nix::errno::Errno::EAGAIN) if Instant::now() > deadline => return Ok(false),
-                Err(nix::errno::Errno::EAGAIN) => std::thread::sleep(Duration::from_millis(5)),
-                Err(error) => return Err(error.into()),
-            }
-        }
+        Ok((self.sniffer.sees(mark.as_bytes(), patience)?, said))
     }
 }
 
@@ -112,16 +116,6 @@ pub(crate) fn ip(arguments: &str) -> Result<()> {
         String::from_utf8_lossy(&output.stderr)
     );
     Ok(())
-}
-
-/// A packet socket that sees all frames of the calling thread's namespace.
-pub(crate) fn listen_to_everything() -> Result<OwnedFd> {
-    Ok(socket(
-        AddressFamily::Packet,
-        SockType::Raw,
-        SockFlag::SOCK_CLOEXEC,
-        SockProtocol::EthAll,
-    )?)
 }
 
 /// Without `connect()`, by (way, target).

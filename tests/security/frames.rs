@@ -2,15 +2,16 @@
 //! arrive while nobody guards, and don't while somebody does or did; the proxy's own packets go through all of it.
 
 use anyhow::{Context as _, Result, ensure};
-use imds_guard_tests::{AgentProcess, kernel_is_at_least, require};
+use imds_guard_tests::{AgentProcess, Sniffer, kernel_is_at_least, require};
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::Signal;
 use std::io::{BufRead as _, BufReader};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::TOKEN;
-use super::egress::{Cable, FORWARDS, IMDS, IMDS_V6, NEIGHBOUR, ip, listen_to_everything};
+use super::egress::{Cable, FORWARDS, IMDS, IMDS_V6, NEIGHBOUR, ip};
 
 /// By (way, target).
 const FRAMES: [(&str, &str); 10] = [
@@ -113,7 +114,7 @@ fn an_uplink_that_comes_late_and_comes_back_is_guarded() -> Result<()> {
     require!(Root, Cgroup2, Bpf, Agent);
     let mut cable = Cable::new("late")?;
     // Both ends are here: what leaves by one comes in by the other, where the sniffer is.
-    cable.sniffer = cable.world.enter(listen_to_everything)?;
+    cable.sniffer = cable.world.enter(Sniffer::open)?;
     let policy = format!("{FORWARDS}\n[hardening]\nuplinks = [\"tw-late\"]");
     let agent = cable.world.agent().config(&policy).start()?;
     logged(&agent, "\"frames\"", "tw-late isn't there")?;
@@ -218,6 +219,8 @@ fn without_nft_the_other_layers_stand_and_it_says_so() -> Result<()> {
     assert!(!cable.arrives("packet", IMDS)?.0);
     assert!(!cable.arrives("raw-tcp", IMDS)?.0);
     assert_eq!(cable.world.workload("billing").get(TOKEN)?.status, 200);
+    logged(&agent, "no guest is served", "nft is not installed")
+        .or_else(|_| logged(&agent, "no guest is served", "nft can't be run"))?;
     // What only netfilter sees is not seen: the reason to have it.
     assert!(cable.arrives("packet-bypass", IMDS)?.0);
     Ok(())
@@ -251,5 +254,49 @@ fn raw_sockets_are_refused_where_the_kernel_takes_lsm_programs_and_else_it_says_
     }
     assert_eq!(cable.world.workload("billing").get(TOKEN)?.status, 200);
     assert_eq!(azure.received().len(), 1);
+    Ok(())
+}
+
+/// By AF_XDP, as root without any other power would.
+const XDP: &str = include_str!("xdp.py");
+
+fn by_xdp(cable: &Cable, target: &str) -> Result<(bool, String)> {
+    let root = cable.world.workload("attacker").uid(0).gid(0);
+    let python = Path::new("/usr/bin/python3");
+    cable.comes_out(|mark| root.run(python, &["-c", XDP, target, mark, "tw-up"]))
+}
+
+/// The limit that the threat model tells: no hook sees what an XDP socket sends. What can be done is to refuse such sockets.
+#[test]
+#[ignore = "kernel: cargo xtask test kernel"]
+fn an_xdp_socket_sends_beneath_every_hook_and_is_refused_where_lsm_programs_are_taken() -> Result<()>
+{
+    require!(Root, Cgroup2, Bpf, Agent);
+    let cable = Cable::new("xdp")?;
+    let _azure = cable.world.azure()?;
+    assert_eq!(by_xdp(&cable, IMDS)?, (true, "sent".into()));
+    let agent = cable.world.agent().config(FORWARDS).start()?;
+    logged(&agent, "frames by netfilter", "stands")?;
+    assert!(!cable.arrives("packet-bypass", IMDS)?.0);
+    let limit = by_xdp(&cable, IMDS)?;
+    assert_eq!(
+        limit,
+        (true, "sent".into()),
+        "it is stopped now: mend the threat model"
+    );
+    drop(agent);
+    let hardened = format!("{FORWARDS}\n[hardening]\nraw_sockets_for = [\"/nobody\"]");
+    let agent = cable.world.agent().config(&hardened).start()?;
+    let stands = agent
+        .log()
+        .lines()
+        .any(|line| line.contains("raw sockets") && line.contains("stands"));
+    let (arrived, said) = by_xdp(&cable, IMDS)?;
+    if stands {
+        assert_eq!((arrived, said.as_str()), (false, "errno 1"));
+    } else {
+        logged(&agent, "raw sockets", "does not stand")?;
+    }
+    assert_eq!(cable.world.workload("billing").get(TOKEN)?.status, 200);
     Ok(())
 }

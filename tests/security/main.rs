@@ -6,15 +6,20 @@ mod dial;
 mod egress;
 mod flood;
 mod frames;
+mod http;
+mod identity;
 mod neighbour;
 mod pid_reuse;
 mod ports;
+mod reach;
 mod rejudged;
 mod rogue;
 mod sandbox;
+mod windows;
 
-use anyhow::Result;
-use imds_guard_tests::{AgentProcess, World};
+use anyhow::{Result, ensure};
+use imds_guard_tests::{AgentProcess, Workload, World};
+use std::path::Path;
 
 const TOKEN: &str =
     "/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net";
@@ -52,4 +57,24 @@ const POLICY: &str = r#"
 /// An agent whose policy grants uid 1000 (gid 2000) a token and its location, whatever cgroup it is in.
 fn agent(world: &World) -> Result<AgentProcess> {
     world.agent().config(POLICY).start()
+}
+
+/// A script of this suite with the words in front that each of them uses.
+fn script(text: &str) -> String {
+    format!("{}\n{text}", include_str!("ask.py"))
+}
+
+/// What `script` says as `who`.
+fn python(who: &Workload<'_>, text: &str, arguments: &[&str]) -> Result<String> {
+    let script = script(text);
+    let arguments = [&["-c", &script][..], arguments].concat();
+    said(who, Path::new("/usr/bin/python3"), &arguments)
+}
+
+/// What a program says as `who`, where it ends well.
+fn said(who: &Workload<'_>, program: &Path, arguments: &[&str]) -> Result<String> {
+    let output = who.run(program, arguments)?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{}: {errors}", program.display());
+    Ok(String::from_utf8(output.stdout)?)
 }

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use imds_guard_tests::{AZURE_IMDS, World, require};
 use std::fs;
+use std::path::Path;
 
 use super::{INSTANCE, TOKEN, agent, get};
 
@@ -78,7 +79,7 @@ ask(s)
 }
 
 fn statuses(world: &World, uid: u32, before: &str) -> Result<String> {
-    let python = std::path::Path::new("/usr/bin/python3");
+    let python = Path::new("/usr/bin/python3");
     let output = world
         .workload("billing")
         .uid(uid)
@@ -140,5 +141,68 @@ fn a_process_that_changes_its_uid_is_refused() -> Result<()> {
     assert_eq!(statuses(&world, 0, "os.setuid(1001)")?, "200\n403\n");
     assert_eq!(statuses(&world, 0, "os.seteuid(1001)")?, "200\n403\n");
     assert_eq!(statuses(&world, 0, "pass")?, "200\n200\n");
+    Ok(())
+}
+
+/// Grants whoever runs this program an approval that the real service gets.
+fn approving(program: &Path) -> String {
+    format!(
+        r#"
+        [[workload]]
+        name = "operator"
+        selectors = ["unix:uid:1000", "unix:path:{}"]
+        [[workload.allow]]
+        read = ["azure:/metadata/scheduledevents"]
+        write = ["azure:/metadata/scheduledevents"]
+        "#,
+        program.display()
+    )
+}
+
+/// Sends a head and half of its body, becomes another, and sends the rest; what is said to that one.
+const HALF: &str = r#"
+if len(sys.argv) > 2:
+    s = socket.socket(fileno=int(sys.argv[2]))
+    s.settimeout(5)
+    s.sendall(b'y"]}')
+    say(answer(s))
+    sys.exit()
+s = connect()
+body = b'{"StartRequests":["x'
+s.sendall(b"POST /metadata/scheduledevents?api-version=2020-07-01 HTTP/1.1\r\nHost: 169.254.169.254\r\nMetadata: true\r\n"
+          b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % (len(body) + 4) + body)
+time.sleep(0.3)
+os.set_inheritable(s.fileno(), True)
+script = open("/proc/self/cmdline").read().split("\0")[2]
+os.execv(sys.argv[1], [sys.argv[1], "-c", script, "again", str(s.fileno())])
+"#;
+
+#[test]
+#[ignore = "kernel: cargo xtask test kernel"]
+fn a_body_that_comes_slowly_gives_no_time_to_become_another() -> Result<()> {
+    require!(Root, Cgroup2, Bpf, Agent);
+    let world = World::new("slow-body")?;
+    let azure = world.azure()?;
+    let python = Path::new("/usr/bin/python3").canonicalize()?;
+    let copy = world.directory().join("bin/another");
+    fs::copy(&python, &copy)?;
+    let _agent = world.agent().config(&approving(&python)).start()?;
+    let who = world.workload("operator");
+    let script = super::script(HALF);
+    let sent_by = |successor: &Path| {
+        let successor = successor.display().to_string();
+        super::said(&who, &python, &["-c", &script, &successor])
+    };
+    assert_eq!(sent_by(&copy)?, "403\n");
+    assert!(azure.received().is_empty(), "{:?}", azure.received());
+    // The same program, executed again, is the same: the service hears of it (and, being a stand-in, knows no events).
+    assert_eq!(sent_by(&python)?, "404\n");
+    let received = azure.received();
+    assert_eq!(received.len(), 1, "{received:?}");
+    assert!(
+        received[0]
+            .line
+            .starts_with("POST /metadata/scheduledevents")
+    );
     Ok(())
 }

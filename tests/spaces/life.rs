@@ -180,3 +180,36 @@ fn guard_and_proxy_come_back_for_all_namespaces() -> Result<()> {
     }
     lives.into_iter().try_for_each(end)
 }
+
+/// Namespaces whose one process ends with its first socket: the guard has been told, and finds nobody there.
+const DYING: &str = r#"
+import ctypes, os, socket
+libc = ctypes.CDLL(None)
+for _ in range(100):
+    if os.fork() == 0:
+        libc.unshare(0x40000000)
+        socket.socket()
+        os._exit(0)
+while True:
+    try: os.wait()
+    except ChildProcessError: break
+"#;
+
+#[test]
+#[ignore = "kernel: cargo xtask test kernel"]
+fn a_namespace_that_dies_while_its_listener_is_set_up_is_nobodys_trouble() -> Result<()> {
+    require!(Root, Cgroup2, Bpf, Agent);
+    let world = World::new("dying")?;
+    let agent = started(&world)?;
+    let proxy = agent.children();
+    let python = Path::new("/usr/bin/python3");
+    let root = world.workload("dying").uid(0).gid(0);
+    let output = root.run(python, &["-c", DYING])?;
+    assert!(output.status.success(), "{output:?}");
+    let next = get(&world.workload("billing").in_own_netns())?;
+    assert_eq!(next.status, 200, "the next one is served");
+    assert_eq!(get(&world.workload("billing"))?.status, 200);
+    assert_eq!(agent.children(), proxy, "nobody had to be replaced");
+    assert!(!agent.log().contains("ERROR"), "{}", agent.log());
+    Ok(())
+}

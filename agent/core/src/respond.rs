@@ -91,6 +91,16 @@ pub fn respond(service: Service, outcome: &Outcome<'_>) -> Response {
 }
 
 impl Response {
+    /// The same, as the last answer of its connection: it says so.
+    #[must_use]
+    pub fn last(mut self) -> Self {
+        if !self.close {
+            self.headers.push(("Connection", "close".into()));
+            self.close = true;
+        }
+        self
+    }
+
     /// The response as bytes, for a connection whose HTTP library has to be left out: after a violation.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut head = format!(

@@ -21,7 +21,7 @@ pub struct Args {
 }
 
 /// # Errors
-/// Exit code 1 where something pinned can't be removed, 3 without the right to.
+/// Exit code 1 where a guard runs or something can't be removed, 3 without the right to.
 pub fn run(args: Args) -> Result<ExitCode, Failure> {
     if args.unless_enforced && enforces(&args.pin_dir)? {
         return Err(Failure::new(
@@ -42,13 +42,10 @@ pub fn run(args: Args) -> Result<ExitCode, Failure> {
     } else {
         "there was nothing to remove"
     };
-    writeln!(std::io::stdout(), "{}: {told}", args.pin_dir.display())?;
-    let rules = guests::teardown().map_err(|error| GuardError::Rules { error });
-    if rules.map_err(|error| Failure::new(error.exit(), error))? {
-        writeln!(
-            std::io::stdout(),
-            "packet filter: the rules for guests are removed"
-        )?;
+    let mut out = std::io::stdout();
+    writeln!(out, "{}: {told}", args.pin_dir.display())?;
+    if rules {
+        writeln!(out, "packet filter: the rules for guests are removed")?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -85,6 +85,23 @@ async fn get(
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_kept_and_given_after_a_renewal_failed_took_time() {
+    let (broker, source) = (Brokered::new(), Source::default());
+    let get = async |now| {
+        let got = broker.get(key("a", 1), false, now, async || source.fetch(now).await);
+        got.await.map(|(_, via)| via)
+    };
+    assert_eq!(get(NOW).await, Ok(Via::Source));
+    let late = NOW + HOUR * 85 / 100;
+    source.fails.set(Some(Fails::Down));
+    let via = get(late).await.unwrap();
+    assert_eq!(via, Via::Instead);
+    assert!(via.took_time() && via.is_cached());
+    let via = get(NOW).await.unwrap();
+    assert!(!via.took_time() && via.is_cached(), "{via:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_hundred_at_once_cost_one_fetch_and_the_next_none() {
     let (broker, source) = (Brokered::new(), Source::default());
     let local = tokio::task::LocalSet::new();

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use crate::intercept::layer::Standing;
-use crate::intercept::{Mode, Trial};
+use crate::intercept::{Mode, NotedGuests, Trial};
 
 /// Something that was looked at, or why it couldn't be.
 pub type Seen<T> = Result<T, String>;
@@ -38,6 +38,10 @@ pub struct Facts {
     pub pins: Seen<Option<Pins>>,
     /// What the guard noted of its layers at its start.
     pub noted: Vec<Standing>,
+    /// What the guard noted of guests; `None`: nothing.
+    pub guests: Option<NotedGuests>,
+    /// Families in which netfilter has a table of ours.
+    pub tables: Seen<Vec<String>>,
     /// Programs loaded in this kernel, by id: name and tag.
     pub programs: Seen<BTreeMap<u32, Program>>,
     /// Programs that run for sockets of the guarded cgroup, by attach type, in order.

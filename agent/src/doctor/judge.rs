@@ -1,5 +1,6 @@
 //! Facts become findings. Pure: no IO, no clock.
 
+mod guests;
 mod interception;
 mod machine;
 mod network;
@@ -14,7 +15,7 @@ use super::finding::{Endpoint, Report, State};
 use crate::intercept::Mode;
 
 /// The names of all checks, in the order in which they are told in JSON.
-pub const CHECKS: [&str; 22] = [
+pub const CHECKS: [&str; 23] = [
     "layers",
     "programs",
     "foreign-programs",
@@ -24,6 +25,7 @@ pub const CHECKS: [&str; 22] = [
     "listener",
     "namespaces",
     "connections",
+    "guests",
     "net-raw",
     "packet-sockets",
     "pass-through",
@@ -54,6 +56,7 @@ pub fn judge(facts: &Facts, accepted: &[String]) -> Report {
         machine::listener(facts),
         machine::spaces(facts),
         machine::connections(facts, &guarded, &layers),
+        guests::guests(facts),
         power::raw(facts),
         power::packet_sockets(facts),
         power::pass_through(facts),

@@ -40,6 +40,8 @@ pub fn look(at: &Question) -> Facts {
         root,
         trial: interception::trial(at.port),
         noted: machine::noted(&at.run_dir),
+        guests: crate::intercept::NotedGuests::find(&at.run_dir),
+        tables: settings::tables(),
         pins,
         programs: interception::programs(),
         endpoints,

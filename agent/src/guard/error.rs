@@ -15,7 +15,7 @@ use crate::sys::privilege::DropError;
 #[derive(Debug, thiserror::Error)]
 pub enum GuardError {
     /// Not root.
-    #[error("the guard has to run as root: use sudo, or `systemctl start imds-guard`")]
+    #[error("that takes root: use sudo, or `systemctl start imds-guard` to start the guard")]
     NotRoot,
     /// Configuration or policy.
     #[error(transparent)]

@@ -17,7 +17,11 @@ impl Guard {
     pub(super) fn update_guests(&mut self) {
         let policy = &self.answers.policy;
         let (configured, enforced) = (&policy.settings.guests, policy.enforced());
-        match self.answers.guests.update(configured, &enforced) {
+        let updated = self.answers.guests.update(configured, &enforced);
+        let failed = updated.as_ref().err().filter(|_| !configured.is_empty());
+        let noted = self.answers.guests.noted(failed);
+        noted.leave(&self.options.run_dir);
+        match updated {
             Ok(update) => {
                 if !update.closed.is_empty() {
                     tracing::info!(guests = update.closed.len(), "guests are gone or elsewhere");

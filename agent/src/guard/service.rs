@@ -43,7 +43,7 @@ const PULSE: Duration = Duration::from_millis(400);
 /// The guard, in force.
 #[derive(Debug)]
 pub(super) struct Guard {
-    options: Options,
+    pub(super) options: Options,
     pub(super) answers: Answers,
     pub(super) listeners: Arc<Listeners>,
     pub(super) spaces: Spaces,

@@ -26,11 +26,13 @@ use crate::sys::sockopt;
 mod links;
 mod listen;
 mod mapping;
+mod noted;
 mod rules;
 mod watch;
 
 pub(crate) use listen::dialled;
 use mapping::Mapping;
+pub use noted::Noted;
 use rules::Served;
 pub(crate) use watch::Change;
 
@@ -232,6 +234,16 @@ impl Guests {
                 .map(AsFd::as_fd)
                 .collect(),
         })
+    }
+
+    /// Who is served now, and what isn't as it should be, for `doctor`. `refused`: what nft said of the last update.
+    pub(crate) fn noted(&self, refused: Option<&NftError>) -> Noted {
+        let one = |s: &Standing| (s.mapping.id.to_string(), s.mapping.interface.to_string());
+        let faults = self.faults.iter().cloned();
+        Noted {
+            served: self.standing.iter().map(one).collect(),
+            faults: faults.chain(refused.map(ToString::to_string)).collect(),
+        }
     }
 
     /// One more, or what changed about one that is there.

@@ -98,7 +98,7 @@ async fn serve_caller(proxy: Rc<Proxy>, stream: TcpStream, caller: Option<Caller
             let mut record = proxy.record(caller);
             record.reason = Some(full.name());
             record.outcome = audit::Outcome::Throttled;
-            let answer = respond(service, &Outcome::Throttled { retry_after: 1 });
+            let answer = respond(service, &Outcome::Throttled { retry_after: 1 }).last();
             record.status = answer.status;
             // No farewell: there is no seat for one to be held on.
             drop(socket.try_write(&answer.to_bytes()));
@@ -111,7 +111,8 @@ async fn unattributed(proxy: &Proxy, socket: Socket) {
         let mut record = proxy.record(None);
         record.outcome = audit::Outcome::Denied;
         record.reason = Some("unattributed");
-        let answer = respond(UNKNOWN, &Outcome::Unserved(DenyReason::Unattributed));
+        let refusal = Outcome::Unserved(DenyReason::Unattributed);
+        let answer = respond(UNKNOWN, &refusal).last();
         record.status = answer.status;
         answer
     };

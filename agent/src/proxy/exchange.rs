@@ -41,7 +41,11 @@ pub(crate) async fn exchange(
             }
             return Err(ended);
         }
-        Err(failure) => failure.reply(service, &mut record),
+        Err(failure) => {
+            // Fetched, perhaps, and not given: the line is of what the caller got.
+            record.credential = None;
+            failure.reply(service, &mut record)
+        }
     };
     record.status = reply.status();
     Ok((service, reply))
@@ -86,7 +90,8 @@ async fn judged(
         call: &call,
     };
     let reply = permitted.answer(gate, record).await?;
-    if reply.took_time() {
+    // The guard was asked, perhaps, who the caller is: a policy that came meanwhile counts for what needs no fetching, too.
+    if reply.took_time() || on.proxy.policy().epoch != policy.epoch {
         still_there(on, &session).await?;
         still_permitted(on, &session, policy, &call, &permit).await?;
         answer::can_be_recorded(on, &call)?;

@@ -123,6 +123,7 @@ async fn without_a_record_there_is_a_refusal_and_nothing_else() {
         let answered = caller.answer().await;
         assert_eq!(answered.status, 403);
         assert!(answered.body.contains("could not be identified"));
+        assert!(answered.head.contains("Connection: close"));
         assert!(caller.is_closed().await);
         assert_eq!(host.guard.attests.load(SeqCst), 0);
         let records = host.audit();
@@ -313,7 +314,9 @@ async fn one_caller_cannot_take_all_connections() {
             held.push(caller);
         }
         let mut fifth = host.connect().await;
-        assert_eq!(fifth.answer().await.status, 429);
+        let answered = fifth.answer().await;
+        assert_eq!(answered.status, 429);
+        assert!(answered.head.contains("Connection: close"));
         host.record(Some(CallerRecord {
             cgroup_id: 7,
             ..ourselves()

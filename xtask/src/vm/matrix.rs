@@ -77,15 +77,17 @@ pub(super) const MATRIX: [Entry; 5] = [
 ];
 
 /// What tests use beside what kernels have built in; each with what it depends on.
-pub(super) const MODULES: [&str; 28] = [
+pub(super) const MODULES: [&str; 30] = [
     "veth",
     "tun",
     "dummy",
     "bridge",
+    "macvlan",
     "8021q",
     "cls_bpf",
     "act_bpf",
     "sch_ingress",
+    "sch_tbf",
     "nf_tables",
     "nft_ct",
     "nft_chain_nat",
@@ -174,6 +176,7 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
     left_out("kernel_spaces many::", MASS),
     left_out("security flood::", MASS),
     left_out("security canary::", NO_KERNEL),
+    left_out("security http::", NO_KERNEL),
     left_out("journey_agent dialect::", NO_KERNEL),
     left_out("journey_agent explain::", NO_KERNEL),
     left_out("journey_agent forward::", NO_KERNEL),

@@ -23,10 +23,7 @@ pub(super) fn respond(outcome: &Outcome<'_>) -> Response {
         // There are no sessions here.
         Outcome::Session { .. } | Outcome::Unauthorized => error(500, "unknown", words::INTERNAL),
         Outcome::Violation(violation) => {
-            let mut response = error(violation.status(), "invalid_request", violation.text());
-            response.headers.push(("Connection", "close".into()));
-            response.close = true;
-            response
+            error(violation.status(), "invalid_request", violation.text()).last()
         }
         Outcome::Malformed(malformed) => malformed_response(*malformed),
         Outcome::Denied(denial) => denied(denial.reason),

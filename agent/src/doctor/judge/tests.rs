@@ -7,8 +7,8 @@ use crate::doctor::facts::{
     Devices, Effective, Holder, Interface, Link, Pins, Place, Program, RawPower, Route, Rule,
     Socket, SocketKind, Space,
 };
-use crate::intercept::Trial;
 use crate::intercept::layer::{LAYERS, Need};
+use crate::intercept::{NotedGuests, Trial};
 
 const ROOT: u64 = 77;
 const LISTENER: u64 = 5;
@@ -77,6 +77,8 @@ fn well() -> Facts {
             .filter(|layer| layer.links.is_empty())
             .map(|layer| layer.stands())
             .collect(),
+        guests: Some(NotedGuests::default()),
+        tables: Ok(vec!["inet".into(), "bridge".into()]),
         programs: Ok(linked()
             .map(|(id, name)| (id, program(name, id.into())))
             .collect()),
@@ -205,6 +207,7 @@ fn never_installed_is_open_and_what_cannot_be_read_is_unknown() {
         f.ptrace_scope = Err(no());
         f.vsock = Err(no());
         f.foreign_rules = Err(no());
+        f.tables = Err(no());
     };
     let mut facts = well();
     hidden(&mut facts);
@@ -227,6 +230,29 @@ fn a_stopped_guard_is_weak_and_the_layers_stand() {
         wrong(&facts),
         [("guard", State::Weak), ("listener", State::Weak)]
     );
+}
+
+#[test]
+fn guests_that_pass_or_are_not_served() {
+    let fault = |f: &mut Facts| {
+        f.guests = Some(NotedGuests {
+            faults: vec!["the guest at tap0 is not served: there is no such interface".into()],
+            ..NotedGuests::default()
+        });
+    };
+    let only = |f: &mut Facts, family: &str| f.tables = Ok(vec![family.into()]);
+    changes("guests", State::Weak, fault);
+    changes("guests", State::Weak, |f| only(f, "inet"));
+    changes("guests", State::Weak, |f| only(f, "bridge"));
+    changes("guests", State::Open, |f| {
+        fault(f);
+        only(f, "bridge");
+    });
+    changes("guests", State::Unknown, |f| f.tables = Err("no".into()));
+    let mut lax = well();
+    only(&mut lax, "netdev");
+    lax.endpoints = Ok(vec![(endpoint(), Mode::Audit)]);
+    assert_eq!(wrong(&lax), [("endpoints", State::Weak)]);
 }
 
 #[test]

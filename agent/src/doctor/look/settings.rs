@@ -62,6 +62,14 @@ pub(super) fn ptrace_scope() -> Seen<Option<u8>> {
     }
 }
 
+/// Families in which a table of ours stands; none where there is no nft that could have made any.
+pub(super) fn tables() -> Seen<Vec<String>> {
+    match nft::families() {
+        Err(nft::NftError::Missing) => Ok(vec![]),
+        families => families.map_err(|e| e.to_string()),
+    }
+}
+
 /// Rules that aren't ours and name one of the addresses, or the whole link-local range.
 pub(super) fn foreign_rules(addresses: &[SocketAddr]) -> Seen<Vec<String>> {
     let rules = nft::ruleset().map_err(|e| e.to_string())?;

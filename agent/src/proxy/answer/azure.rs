@@ -17,7 +17,7 @@ use imds_guard_core::secret::Secret;
 use imds_guard_core::token::BACKDATE;
 
 use super::Permitted;
-use crate::credentials::{Credential, Key, Via};
+use crate::credentials::{Credential, Key};
 use crate::proxy::clock::unix_now;
 use crate::proxy::connection::Connection;
 use crate::proxy::failure::Failure;
@@ -180,11 +180,11 @@ impl Mint<'_> {
             jti: Arc::clone(&token.signed.jti),
             identity: Arc::clone(&self.identity.name),
             expires: token.signed.exp,
-            cached: via == Via::Cache,
+            cached: via.is_cached(),
         });
         Ok(Reply::Credential {
             body: token.body(self.identity, self.ask, unix_now()),
-            fetched: via == Via::Source,
+            fetched: via.took_time(),
         })
     }
 

@@ -80,12 +80,43 @@ async fn a_caller_that_execs_while_its_token_is_fetched_gets_none() {
         assert!(answered.body.contains("ended or changed"));
         assert!(!answered.body.contains("canary"));
         assert_eq!(host.guard.rechecks.load(SeqCst), before + 2);
+        let line = &host.audit()[1];
+        assert!(line["credential"].is_null(), "it was given none: {line}");
         // The positive twin: one that still runs what it was recorded with gets the token that was fetched.
         host.guard.execs_after_sign.store(false, SeqCst);
         *host.guard.refuse.lock().unwrap() = None;
         assert_eq!(caller.ask(TOKEN_TARGET).await.status, 200);
+        assert!(host.audit()[2]["credential"]["jti"].is_string());
     })
     .await;
+}
+
+/// The first request of a process waits for its attestation. What needs nothing else is no less judged by the policy that came
+/// meanwhile.
+#[tokio::test]
+async fn a_policy_that_comes_while_the_caller_is_attested_decides_about_a_document_too() {
+    let read = "/metadata/instance/compute/name?api-version=2021-02-01&format=text";
+    for (from, to, status) in [
+        ("lifetime = \"1h\"", "lifetime = \"1h\" # as before", 200),
+        (
+            "azure:/metadata/instance/**",
+            "azure:/metadata/attested/**",
+            403,
+        ),
+        ("web-07\" }", "web-08\" }", 504),
+    ] {
+        assert!(POLICY.contains(from), "{from}");
+        on(async |host| {
+            *host.guard.slow.lock().unwrap() = Duration::from_millis(300);
+            let mut caller = host.connect().await;
+            caller.send(&get(read)).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            host.guard.push(2, &POLICY.replace(from, to));
+            let answered = caller.answer().await;
+            assert_eq!(answered.status, status, "{to}: {}", answered.body);
+        })
+        .await;
+    }
 }
 
 #[tokio::test]
