@@ -7,6 +7,7 @@
 
 mod agent;
 mod audit;
+mod aws;
 mod azure;
 mod binary;
 pub mod cast;
@@ -24,6 +25,7 @@ mod world;
 
 pub use agent::{Agent, AgentProcess};
 pub use audit::AuditTail;
+pub use aws::{AUTHORIZATION, AWS_CANARY, AWS_CONTAINER, AWS_IMDS, FakeAws, ROLE};
 pub use azure::{FakeAzure, Manner, Received, UPSTREAM_TOKEN};
 pub use binary::{binary, guest_image};
 pub use cgroup::{Cgroup, leftovers};

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::Child;
 
 /// The interpreter with the pinned packages, and the clients, as a world shows them.
 #[derive(Debug, Clone)]
@@ -77,13 +78,17 @@ impl Python {
         self.run(workload, &["key_vault.py", issuer, audience], &[], token)
     }
 
-    fn run(
+    /// Start the interpreter as `workload`, with pipes, for whoever talks with it while it runs. A first argument that ends in
+    /// `.py` is one of the clients.
+    ///
+    /// # Errors
+    /// When it couldn't be started.
+    pub fn spawn(
         &self,
         workload: &Workload<'_>,
         arguments: &[&str],
         environment: &[(&str, &str)],
-        input: &str,
-    ) -> Result<Value> {
+    ) -> Result<Child> {
         let (script, arguments) = arguments.split_first().context("no client")?;
         let mut words = vec![
             "HOME=/nonexistent".to_owned(),
@@ -95,10 +100,29 @@ impl Python {
                 .map(|(key, value)| format!("{key}={value}")),
         );
         words.push(self.interpreter.display().to_string());
-        words.push(self.clients.join(script).display().to_string());
+        words.push(if script.ends_with(".py") {
+            self.clients.join(script).display().to_string()
+        } else {
+            (*script).to_owned()
+        });
         words.extend(arguments.iter().map(|word| (*word).to_owned()));
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        let mut client = workload.spawn(Path::new("/usr/bin/env"), &words)?;
+        workload.spawn(Path::new("/usr/bin/env"), &words)
+    }
+
+    /// Run a client of `tests/clients` to its end; it prints one line of JSON.
+    ///
+    /// # Errors
+    /// When the client couldn't be run or died of something that it doesn't know.
+    pub fn run(
+        &self,
+        workload: &Workload<'_>,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+        input: &str,
+    ) -> Result<Value> {
+        let script = arguments.first().copied().unwrap_or_default();
+        let mut client = self.spawn(workload, arguments, environment)?;
         if let Some(mut stdin) = client.stdin.take() {
             stdin
                 .write_all(input.as_bytes())

@@ -2,7 +2,7 @@
 
 use crate::cgroup::{Cgroup, PREFIX};
 use crate::netns::Namespaces;
-use crate::{Agent, FakeAzure, Space, Workload};
+use crate::{Agent, FakeAws, FakeAzure, Space, Workload};
 use anyhow::{Context, Result};
 use nix::mount::{MsFlags, mount};
 use std::fs;
@@ -211,5 +211,13 @@ impl World {
     /// When it can't listen.
     pub fn azure(&self) -> Result<FakeAzure> {
         FakeAzure::start(self)
+    }
+
+    /// Servers at 169.254.169.254:80 and 169.254.170.2:80 of this world, or of its cloud, standing for Amazon's real ones.
+    ///
+    /// # Errors
+    /// When they can't listen.
+    pub fn aws(&self) -> Result<FakeAws> {
+        FakeAws::start(self)
     }
 }

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may end with a panic")]
 
 mod attested;
+mod aws;
 mod dialect;
 mod explain;
 mod forward;

@@ -1,5 +1,7 @@
 //! The unmodified azure-identity for Python, through interception: what a program gets, and what it is told when it doesn't.
 
+mod aws_python;
+mod ec2;
 mod world;
 
 use imds_guard_tests::cast::{BILLING_CLIENT_ID, VAULT};

@@ -1,13 +1,18 @@
-//! Azure's library for JavaScript, pinned, under target/, where node and npm are there. Owns `target/node`.
+//! The clouds' libraries for JavaScript, pinned, under target/, where node and npm are there. Owns `target/node`.
 //!
-//! It is a second real client for the sdk tier. A machine without npm does without it, and the tier names the gap.
+//! They are second real clients for the sdk tier. A machine without npm does without it, and the tier names the gap.
 
 use crate::{process, workspace};
 use anyhow::{Context, Result};
 use std::path::PathBuf;
 
-/// What is to be installed, exactly, and the client that uses it: `npm ci` takes both files, modules are found beside it.
-const FILES: [&str; 3] = ["package.json", "package-lock.json", "azure_token.mjs"];
+/// What is to be installed, exactly, and the clients that use it: `npm ci` takes both files, modules are found beside it.
+const FILES: [&str; 4] = [
+    "package.json",
+    "package-lock.json",
+    "azure_token.mjs",
+    "aws_credentials.mjs",
+];
 
 fn directory() -> PathBuf {
     workspace::target().join("node")
@@ -22,13 +27,13 @@ pub(crate) fn lacks() -> Option<&'static str> {
     if workspace::which("node").is_none() || workspace::which("npm").is_none() {
         return Some("needs node 20 and npm");
     }
-    (!stamp().is_file()).then_some("needs @azure/identity: cargo xtask setup")
+    (!stamp().is_file()).then_some("needs the clouds' libraries: cargo xtask setup")
 }
 
 /// Install what is pinned, where there is npm to do it.
 pub(crate) fn ensure() -> Result<()> {
     if workspace::which("node").is_none() || workspace::which("npm").is_none() {
-        println!("  node: not there; the sdk tier does without @azure/identity");
+        println!("  node: not there; the sdk tier does without JavaScript");
         return Ok(());
     }
     let source = workspace::root().join("tests/clients/node");
@@ -43,13 +48,13 @@ pub(crate) fn ensure() -> Result<()> {
         println!("  node: target/node is as pinned");
         return Ok(());
     }
-    println!("  node: @azure/identity into target/node");
+    println!("  node: @azure/identity and @aws-sdk/credential-providers into target/node");
     let mut npm = process::command("npm", &["ci", "--no-audit", "--no-fund", "--silent"])?;
     match process::run(npm.current_dir(&directory)) {
         Ok(()) => std::fs::write(stamp(), wanted).context("could not write into target/node"),
         Err(error) => {
             // The Python client is the one that everything rests on; `lacks` says so where this one is wanted.
-            println!("  node: {error}; the sdk tier does without @azure/identity");
+            println!("  node: {error}; the sdk tier does without JavaScript");
             Ok(())
         }
     }

@@ -1,4 +1,4 @@
-//! The Python environment with the real SDK, pinned, under target/. Owns `target/venv`; the machine's own Python stays as it is.
+//! The Python environment with the real SDKs, pinned, under target/. Owns `target/venv`; the machine's own Python stays as it is.
 
 use crate::{lack::Lack, process, workspace};
 use anyhow::{Context, Result};
@@ -34,7 +34,9 @@ pub(crate) fn ensure() -> Result<()> {
         .copied();
     let python =
         python.ok_or_else(|| Lack::error("no python3", "  apt-get install python3-venv"))?;
-    println!("  python: azure-identity and PyJWT into target/venv (about 20 s)");
+    println!(
+        "  python: azure-identity, boto3, the AWS CLI and PyJWT into target/venv (about 30 s)"
+    );
     let venv = workspace::target().join("venv");
     process::run(process::command(python, &["-m", "venv", "--clear"])?.arg(&venv))?;
     install()?;

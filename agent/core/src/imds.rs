@@ -21,7 +21,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use malformed::Malformed;
-pub use rebuild::Rebuilt;
+pub use rebuild::{Rebuilt, SecretHeader};
 
 use crate::http::RequestHead;
 use crate::request::{Cloud, Request};

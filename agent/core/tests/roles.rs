@@ -1,6 +1,12 @@
 //! AWS: which role a caller gets that names none, what a request without a session token is worth, and what a deny of a role
 //! reaches.
 
+#![expect(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test may end with a panic, also where its own input is wrong"
+)]
+
 use imds_guard_core::decision::{Decision, DenyReason, Grant};
 use imds_guard_core::policy::{Mode, PolicySet, Source, compile};
 use imds_guard_core::request::{Cloud, CredentialAsk, Request};

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 pub use session::Session;
 
+use super::rebuild::SecretHeader;
 use super::{Arrival, Call, Malformed, Service, path, query};
 use crate::http::RequestHead;
 use crate::secret::Secret;
@@ -98,7 +99,7 @@ pub(super) fn parse(head: &RequestHead<'_>, arrival: &Arrival) -> Result<Call, M
 }
 
 /// Path and query as they go upstream, and the header that nobody may see.
-pub(super) fn target(call: &Call, ask: &Ask) -> (String, Option<(&'static str, Secret<Arc<str>>)>) {
+pub(super) fn target(call: &Call, ask: &Ask) -> (String, Option<SecretHeader>) {
     match ask {
         // Never sent: the agent makes session tokens itself, and holds the real service's.
         Ask::Session { .. } => (path::encode(&call.path), None),

@@ -7,6 +7,9 @@ use super::{Asked, Call, aws, azure};
 use crate::policy::Identity;
 use crate::secret::Secret;
 
+/// A header by its lower-case name.
+pub type SecretHeader = (&'static str, Secret<Arc<str>>);
+
 /// A request to send to the real service. The body, if there is one, goes with it unchanged and with its exact length.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rebuilt {
@@ -18,7 +21,7 @@ pub struct Rebuilt {
     /// No `User-Agent`, no `Accept`, no tracing ids: the real services need none, and each could differ from what policy saw.
     pub headers: Vec<(String, String)>,
     /// A header whose value nobody may see: a session token, or what a container authorises itself by.
-    pub secret: Option<(&'static str, Secret<Arc<str>>)>,
+    pub secret: Option<SecretHeader>,
 }
 
 impl Rebuilt {

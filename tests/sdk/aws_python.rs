@@ -1,0 +1,167 @@
+//! The unmodified boto3 and AWS CLI, through interception: what a program gets, and what it is told when it doesn't.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "what fails here fails the test that stands on it"
+)]
+
+use crate::ec2::Instance;
+use crate::world::world;
+use imds_guard_tests::{AUTHORIZATION, Python, Workload, World};
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Write};
+use std::process::Child;
+
+const SESSION: &str = "PUT allowed 200";
+const GIVEN: &str = "GET allowed 200";
+
+fn boto(world: &World, workload: &Workload<'_>, kind: &str, environment: &[(&str, &str)]) -> Value {
+    let python = Python::new(world).unwrap();
+    python
+        .run(workload, &["aws_credentials.py", kind], environment, "")
+        .unwrap()
+}
+
+#[test]
+#[ignore = "sdk: cargo xtask test sdk"]
+fn boto3_gets_the_roles_credentials_and_the_region() {
+    let world = world("boto-given");
+    let instance = Instance::new(&world);
+    let answer = boto(&world, &instance.batch(), "credentials", &[]);
+    instance.given(&answer, 1);
+    assert_eq!(answer["method"], "iam-role");
+    assert_eq!(instance.endings(3), [SESSION, GIVEN, GIVEN]);
+    let region = boto(&world, &instance.batch(), "region", &[]);
+    assert_eq!(region["region"], "eu-central-1");
+}
+
+#[test]
+#[ignore = "sdk: cargo xtask test sdk"]
+fn boto3_without_a_grant_has_no_credentials_after_three_requests_at_most() {
+    let world = world("boto-refused");
+    let instance = Instance::new(&world);
+    let answer = boto(&world, &instance.neighbour(), "credentials", &[]);
+    assert_eq!(answer["ok"], false, "{answer}");
+    assert_eq!(answer["error"], "Unable to locate credentials");
+    assert!(answer["seconds"].as_f64().unwrap() < 1.5, "{answer}");
+    assert!(
+        instance.aws.received().is_empty(),
+        "{:?}",
+        instance.aws.lines()
+    );
+    assert_eq!(instance.endings(2), [SESSION, "GET denied 403"]);
+}
+
+/// The line that a client printed next.
+fn said(client: &mut Child, from: &mut impl BufRead) -> Value {
+    let mut line = String::new();
+    from.read_line(&mut line).unwrap();
+    serde_json::from_str(&line)
+        .unwrap_or_else(|error| panic!("{error}: {line}: {:?}", client.try_wait()))
+}
+
+#[test]
+#[ignore = "sdk: cargo xtask test sdk"]
+fn boto3_renews_what_is_about_to_expire_also_when_the_agent_was_restarted_meanwhile() {
+    let world = world("boto-refresh");
+    let instance = Instance::new(&world);
+    let python = Python::new(&world).unwrap();
+    let batch = instance.batch();
+    let mut client = python
+        .spawn(&batch, &["aws_credentials.py", "twice"], &[])
+        .unwrap();
+    let mut from = BufReader::new(client.stdout.take().unwrap());
+    let first = said(&mut client, &mut from);
+    assert_eq!(first["ok"], true, "{first}");
+    let before = instance.aws.lines().len();
+    let instance = instance.restart();
+    client.stdin.take().unwrap().write_all(b"\n").unwrap();
+    let second = said(&mut client, &mut from);
+    assert_eq!(second["ok"], true, "{second}\n{}", instance.agent.log());
+    assert_ne!(second["secret"], first["secret"]);
+    assert!(instance.aws.lines().len() > before);
+    assert!(client.wait().unwrap().success());
+}
+
+#[test]
+#[ignore = "sdk: cargo xtask test sdk"]
+fn boto3_takes_a_containers_credentials_and_shows_why_it_gets_none() {
+    let world = world("boto-container");
+    let instance = Instance::new(&world);
+    let uri = (
+        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+        "/v2/credentials/0b9f",
+    );
+    let authorization = ("AWS_CONTAINER_AUTHORIZATION_TOKEN", AUTHORIZATION);
+    // The relative form takes no authorisation; the full one does.
+    let full = (
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        "http://169.254.170.2/v2/credentials/0b9f",
+    );
+    let answer = boto(
+        &world,
+        &instance.batch(),
+        "credentials",
+        &[full, authorization],
+    );
+    instance.given(&answer, 1);
+    assert_eq!(answer["method"], "container-role");
+    let answer = boto(&world, &instance.neighbour(), "credentials", &[uri]);
+    assert_eq!(answer["ok"], false, "{answer}");
+    let error = answer["error"].as_str().unwrap();
+    assert!(error.contains("Refused by imds-guard"), "{error}");
+}
+
+fn cli(world: &World, workload: &Workload<'_>) -> (String, bool) {
+    let python = Python::new(world).unwrap();
+    let arguments = ["-m", "awscli", "configure", "list"];
+    let mut client = python.spawn(workload, &arguments, &[]).unwrap();
+    drop(client.stdin.take());
+    let output = client.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    (
+        text + &String::from_utf8_lossy(&output.stderr),
+        output.status.success(),
+    )
+}
+
+#[test]
+#[ignore = "sdk: cargo xtask test sdk"]
+fn the_cli_finds_the_role_or_nothing() {
+    let world = world("aws-cli");
+    let instance = Instance::new(&world);
+    let (text, ended) = cli(&world, &instance.batch());
+    assert!(
+        ended && text.contains("iam-role"),
+        "{text}\n{}",
+        instance.agent.log()
+    );
+    let (text, _) = cli(&world, &instance.neighbour());
+    assert!(
+        !text.contains("iam-role") && text.contains("access_key"),
+        "{text}"
+    );
+    assert!(text.contains("<not set>"), "{text}");
+}
+
+#[test]
+#[ignore = "sdk: cargo xtask test sdk"]
+fn a_client_of_imdsv1_works_where_its_rule_says_so_on_a_machine_that_demands_sessions() {
+    let world = world("boto-v1");
+    let instance = Instance::new(&world);
+    let target = "/latest/meta-data/iam/security-credentials/";
+    let curl = |workload: &Workload<'_>| {
+        let url = format!("http://169.254.169.254{target}");
+        let arguments = ["-sS", "-o", "-", "-w", "%{http_code}", &url];
+        let output = workload.run("/usr/bin/curl".as_ref(), &arguments).unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    assert_eq!(curl(&instance.legacy()), "instance-role200");
+    let refused = curl(&instance.batch());
+    assert!(
+        refused.ends_with("401") && refused.contains("IMDSv2"),
+        "{refused}"
+    );
+    // The same rule serves boto3, which has sessions.
+    instance.given(&boto(&world, &instance.legacy(), "credentials", &[]), 1);
+}
