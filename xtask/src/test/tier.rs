@@ -20,6 +20,8 @@ pub(crate) enum Tier {
     Systemd,
     /// The kernel tier on other kernels, emulated. Needs root, Debian, QEMU, a mirror.
     Vm,
+    /// Container engines, units, a VRF, on a whole Debian, emulated. Needs root, Debian, QEMU, a mirror.
+    Runtimes,
     /// Fuzz targets. Needs cargo-fuzz.
     Fuzz,
     /// The unmodified azure-identity through interception. Needs root and the Python environment.
@@ -49,6 +51,9 @@ impl Tier {
             Self::Vm => {
                 "the kernel tier on the kernels that we support, and a plain refusal on one that we don't"
             }
+            Self::Runtimes => {
+                "podman's containers, units with filters and a VRF, on a whole Debian with the units installed"
+            }
             Self::Fuzz => "what reads bytes from strangers survives them",
             Self::Sdk => "the unmodified azure-identity",
         }
@@ -63,6 +68,8 @@ impl Tier {
             Self::Systemd => 120,
             // From nothing: kernels fetched, arm64 built.
             Self::Vm => 720,
+            // From nothing: a Debian installed.
+            Self::Runtimes => 300,
             Self::Fuzz => 400,
             Self::Sdk => 60,
         })
@@ -78,7 +85,7 @@ impl Tier {
         match self {
             Self::Unit | Self::Functional => None,
             Self::Fuzz => fuzz::cannot_run(),
-            Self::Kernel | Self::Systemd | Self::Sdk | Self::Vm => {
+            Self::Kernel | Self::Systemd | Self::Sdk | Self::Vm | Self::Runtimes => {
                 if !nix::unistd::geteuid().is_root() {
                     return Some("needs root (namespaces, cgroups, BPF)".into());
                 }
@@ -98,6 +105,7 @@ impl Tier {
                 Some("needs mmdebstrap: cargo xtask setup".into())
             }
             Self::Vm => vm::cannot_run(),
+            Self::Runtimes => vm::runtimes::cannot_run(),
             Self::Sdk if !python::interpreter().is_file() => {
                 Some("needs the Python environment: cargo xtask setup".into())
             }
@@ -114,6 +122,7 @@ impl Tier {
             Self::Systemd => suites::privileged(&["systemd"], full),
             Self::Sdk => sdk(full),
             Self::Vm => machines(full),
+            Self::Runtimes => vm::runtimes::run(),
             Self::Fuzz => fuzz::run(full),
         }
     }
