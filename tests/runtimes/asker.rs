@@ -3,7 +3,7 @@
 //! sent into it.
 
 use anyhow::{Context, Result, bail, ensure};
-use imds_guard_tests::{FakeAzure, Outcome, UPSTREAM_TOKEN};
+use imds_guard_tests::{FakeAzure, Machine, Outcome, UPSTREAM_TOKEN};
 use nix::libc::O_NONBLOCK;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
@@ -33,6 +33,8 @@ impl Asker {
         let directory = Path::new(PLACE).join(name);
         let _of_an_earlier_test = fs::remove_dir_all(&directory);
         fs::create_dir_all(&directory)?;
+        // Whose engine it is writes a pid file there.
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o777))?;
         for pipe in ["in", "out"] {
             let pipe = directory.join(pipe);
             mkfifo(&pipe, Mode::empty())?;
@@ -107,6 +109,13 @@ impl Asker {
         }
     }
 
+    /// Without us it reaches the service, so nothing else keeps it from there.
+    pub(crate) fn reaches(&self, azure: &FakeAzure) -> Result<()> {
+        let outcome = self.attempt(azure)?;
+        ensure!(outcome.from() == Some(Machine::ADDRESS), "{outcome:?}");
+        Ok(())
+    }
+
     /// One attempt to get the real service's token.
     pub(crate) fn attempt(&self, azure: &FakeAzure) -> Result<Outcome> {
         let asked = azure.received().len();
@@ -121,6 +130,15 @@ pub(crate) fn attempt_at(address: &str) -> String {
     format!(
         r"printf '%b' 'GET {TOKEN} HTTP/1.1\r\nHost: 169.254.169.254\r\nMetadata: true\r\n\r\n' | probe --within=1500 --again=1500 {address}"
     )
+}
+
+/// What enforce mode makes of an attempt: the token by way of the host, or a refusal.
+pub(crate) fn enforced(served: bool) -> Outcome {
+    if served {
+        Outcome::Obtained(Machine::ADDRESS)
+    } else {
+        Outcome::Nothing("403".to_owned())
+    }
 }
 
 /// What an attempt's output says, and what the service saw of it.

@@ -69,7 +69,7 @@ impl Installed {
             audit: machine.audit(Path::new(AUDIT)),
         };
         let started = run("systemctl", &["start", UNITS[0], UNITS[1]]);
-        started.with_context(|| installed.log())?;
+        started.with_context(|| installed.said())?;
         Ok(installed)
     }
 
@@ -81,15 +81,21 @@ impl Installed {
         let told = format!("serving by a new policy epoch={}\n", self.epoch);
         let deadline = Instant::now() + patience(Duration::from_secs(10));
         while !self.log().contains(&told) {
-            ensure!(Instant::now() < deadline, "no {told}\n{}", self.log());
+            ensure!(Instant::now() < deadline, "no {told}\n{}", self.said());
             std::thread::sleep(Duration::from_millis(10));
         }
         Ok(())
     }
 
     /// What guard and proxy said.
-    pub(crate) fn log(&self) -> String {
+    fn log(&self) -> String {
         fs::read_to_string(LOG).unwrap_or_default()
+    }
+
+    /// The same, and what was recorded: for the message of a test that fails.
+    pub(crate) fn said(&self) -> String {
+        let records = fs::read_to_string(AUDIT).unwrap_or_default();
+        format!("the agent said:\n{}{records}", self.log())
     }
 }
 

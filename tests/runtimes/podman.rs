@@ -62,8 +62,11 @@ impl Engine {
         if self == Self::Rootless {
             make_user()?;
         }
-        if self.podman(&["image", "exists", IMAGE]).is_err() {
+        // Asking podman whether it has an image takes as long as half an import.
+        let imported = format!("{TAR}.{self:?}");
+        if !Path::new(&imported).exists() {
             self.podman(&["import", TAR, IMAGE])?;
+            fs::write(imported, "")?;
         }
         Ok(self)
     }
@@ -74,9 +77,8 @@ impl Engine {
             Self::Root => run("podman", arguments),
             Self::Rootless => {
                 let runtime = format!("XDG_RUNTIME_DIR=/run/user/{UID}");
-                let home = format!("HOME=/home/{USER}");
                 // Inside the user's own manager, as in a session; the network's process may stay when podman has ended.
-                let mut all = vec!["-u", USER, "--", "env", "-C", "/", &home, &runtime];
+                let mut all = vec!["-u", USER, "--", "env", "-C", "/", &runtime];
                 all.extend([
                     "systemd-run",
                     "--user",
@@ -96,15 +98,20 @@ impl Engine {
     pub(crate) fn start(self, name: &str, options: &[&str]) -> Result<Container> {
         let asker = Asker::new(name)?;
         let mounted = format!("{}:/ask", asker.directory().display());
+        let pid = asker.directory().join("pid");
+        let pid_file = format!("--pidfile={}", pid.display());
         let script = Asker::script(Path::new("/ask"));
-        let mut arguments = vec!["run", "-d", "--replace", "--name", name, "-v", &mounted];
+        let mut arguments = vec!["run", "-d", "--name", name, "-v", &mounted, &pid_file];
         arguments.extend(options);
         arguments.extend([IMAGE, "/bin/sh", "-c", &script]);
         self.podman(&arguments)?;
-        let pid = self.podman(&["inspect", "-f", "{{.State.Pid}}", name])?;
+        let pid = fs::read_to_string(pid)?;
         Ok(Container {
             asker,
-            pid: pid.parse().with_context(|| format!("no pid: {pid}"))?,
+            pid: pid
+                .trim()
+                .parse()
+                .with_context(|| format!("no pid: {pid}"))?,
         })
     }
 }

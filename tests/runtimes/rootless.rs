@@ -1,25 +1,16 @@
 //! Podman as an ordinary user: its containers are told apart by their cgroups and by the users that they really are, and the
 //! process that carries a container's packets (slirp4netns, pasta) is its user, and not the container.
 
-use crate::asker::{attempt_at, judge};
+use crate::asker::{attempt_at, enforced, judge};
 use crate::installed::{Grant, Installed, policy, run};
 use crate::podman::{Container, Engine, SUBORDINATE, UID};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use imds_guard_tests::{FakeAzure, Machine, Outcome, require};
+use serde_json::Value;
 use std::process::Command;
 
-/// How a container's packets get out.
-struct Network {
-    /// podman's `--network`, and the name of the process.
-    name: &'static str,
-}
-
-const NETWORKS: [Network; 2] = [
-    Network {
-        name: "slirp4netns",
-    },
-    Network { name: "pasta" },
-];
+/// How a container's packets get out: podman's `--network`, and the process of that name.
+const NETWORKS: [&str; 2] = ["slirp4netns", "pasta"];
 
 fn uid(id: u32) -> String {
     format!("unix:uid:{id}")
@@ -41,41 +32,31 @@ fn a_rootless_container_is_its_cgroup_and_its_outer_user() -> Result<()> {
     );
     for container in [&root, &other] {
         let cgroup = container.cgroup()?;
-        ensure!(
-            cgroup.starts_with("/user.slice/user-1000.slice/user@1000.service/"),
-            "{cgroup}"
-        );
-        let outcome = container.asker.attempt(&azure)?;
-        ensure!(outcome.from() == Some(Machine::ADDRESS), "{outcome:?}");
+        let below = "/user.slice/user-1000.slice/user@1000.service/";
+        ensure!(cgroup.starts_with(below), "{cgroup}");
+        container.asker.reaches(&azure)?;
     }
     let selectors = [root.selector()?, other.selector()?];
-    let inner = SUBORDINATE + 999;
+    let inner = uid(SUBORDINATE + 999);
     // Rules, and who of (root, other) gets the token by them.
-    let rules: [(Vec<String>, [bool; 2]); 6] = [
-        (vec![selectors[0].clone()], [true, false]),
-        (vec![selectors[1].clone()], [false, true]),
-        (vec![uid(UID)], [true, false]),
-        (vec![uid(inner)], [false, true]),
+    let rules: [(Grant<'_>, [bool; 2]); 6] = [
+        (&[&selectors[0]], [true, false]),
+        (&[&selectors[1]], [false, true]),
+        (&[&uid(UID)], [true, false]),
+        (&[&inner], [false, true]),
         // The root that it is in there, it is not.
-        (vec![uid(0)], [false, false]),
-        (vec![selectors[0].clone(), uid(UID)], [true, false]),
+        (&[&uid(0)], [false, false]),
+        (&[&selectors[0], &uid(UID)], [true, false]),
     ];
     let mut agent = Installed::new(&machine, &policy("enforce", &[]))?;
-    for (rule, wanted) in &rules {
-        let rule: Vec<&str> = rule.iter().map(String::as_str).collect();
-        agent.change(&policy("enforce", &[&rule]))?;
+    for (rule, wanted) in rules {
+        agent.change(&policy("enforce", &[rule]))?;
         for (container, served) in [&root, &other].into_iter().zip(wanted) {
-            let outcome = container.asker.attempt(&azure)?;
-            let refused = Outcome::Nothing("403".into());
-            let wanted = if *served {
-                Outcome::Obtained(Machine::ADDRESS)
-            } else {
-                refused
-            };
+            let (outcome, wanted) = (container.asker.attempt(&azure)?, enforced(served));
             ensure!(
                 outcome == wanted,
                 "{rule:?}: {outcome:?}, not {wanted:?}\n{}",
-                agent.log()
+                agent.said()
             );
         }
     }
@@ -90,10 +71,12 @@ fn what_carries_a_containers_packets_is_its_user_and_not_the_container() -> Resu
     let azure = machine.azure()?;
     let engine = Engine::Rootless.prepare()?;
     for (number, network) in NETWORKS.iter().enumerate() {
-        let container = engine.start("carried", &[&format!("--network={}", network.name)])?;
+        let container = engine.start(
+            &format!("carried-by-{network}"),
+            &[&format!("--network={network}")],
+        )?;
         let hidden = Hidden::behind(&container, number)?;
-        carried(&machine, &azure, &container, &hidden).with_context(|| network.name.to_owned())?;
-        engine.podman(&["rm", "-f", "-t", "0", "carried"])?;
+        carried(&machine, &azure, &container, &hidden).with_context(|| (*network).to_owned())?;
     }
     Ok(())
 }
@@ -121,38 +104,30 @@ fn carried(
         agent.change(&policy("enforce", &[rule]))?;
         let before = agent.audit.records()?.len();
         let outcomes = [container.asker.attempt(azure)?, hidden.attempt(azure)?];
-        for (outcome, served) in outcomes.iter().zip(wanted) {
-            let refused = Outcome::Nothing("403".into());
-            let wanted = if served {
-                Outcome::Obtained(Machine::ADDRESS)
-            } else {
-                refused
-            };
-            ensure!(
-                *outcome == wanted,
-                "{rule:?}: {outcomes:?}, not {wanted:?}\n{}",
-                agent.log()
-            );
-        }
-        let records = agent.audit.wait(before + 2)?;
-        let told: Vec<_> = records[before..]
-            .iter()
-            .map(|record| {
-                (
-                    record["caller"]["uid"].as_u64(),
-                    record["caller"]["cgroup_id"].as_u64(),
-                )
-            })
-            .collect();
         ensure!(
-            told.iter().all(|(uid, _)| *uid == Some(UID.into())),
-            "{told:?}"
+            outcomes == wanted.map(enforced),
+            "{rule:?}: {outcomes:?}\n{}",
+            agent.said()
         );
-        ensure!(
-            told[0].1 != told[1].1,
-            "the container and what carries it are one: {told:?}"
-        );
+        told_apart(&agent.audit.wait(before + 2)?[before..])?;
     }
+    Ok(())
+}
+
+/// Both records name the user; only the container's its cgroup.
+fn told_apart(records: &[Value]) -> Result<()> {
+    let users = records
+        .iter()
+        .map(|record| record["caller"]["uid"].as_u64());
+    ensure!(
+        users.into_iter().all(|uid| uid == Some(UID.into())),
+        "{records:?}"
+    );
+    let [container, carrier] = records else {
+        bail!("{records:?}");
+    };
+    let cgroup = |record: &Value| record["caller"]["cgroup_id"].as_u64();
+    ensure!(cgroup(container) != cgroup(carrier), "one: {records:?}");
     Ok(())
 }
 
@@ -176,7 +151,7 @@ impl Hidden {
              nft -f - <<END
              table ip hidden {{
                chain before {{ type nat hook prerouting priority dstnat; iifname tw-in ip daddr 10.66.6.6 tcp dport 80 dnat to 169.254.169.254; }}
-               chain after {{ type nat hook postrouting priority srcnat; oifname != tw-in masquerade; }}
+               chain after {{ type nat hook postrouting priority srcnat; oifname != {{ tw-in, lo }} masquerade; }}
              }}
 END"
         ))?;

@@ -30,8 +30,8 @@ pub(crate) fn walk(machine: &Machine, azure: &FakeAzure, cases: &[Case]) -> Resu
             installed.change(&policy(mode, if granted { &grants } else { &[] }))?;
             for (number, case) in cases.iter().enumerate() {
                 tried(&installed, azure, case, mode, granted).with_context(|| {
-                    let said = installed.log();
-                    format!("{mode}, granted: {granted}, case {number}; the agent said:\n{said}")
+                    let said = installed.said();
+                    format!("{mode}, granted: {granted}, case {number}; {said}")
                 })?;
             }
         }

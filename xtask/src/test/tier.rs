@@ -29,7 +29,8 @@ pub(crate) enum Tier {
 }
 
 impl Tier {
-    /// From cheap to dear. `Vm` is asked for by name: it hasn't been seen to pass as a whole yet.
+    /// From cheap to dear. `Vm` and `Runtimes` are asked for by name: neither has been seen to pass as a whole, within its
+    /// budget, on an idle machine.
     pub(crate) const ALL: [Self; 6] = [
         Self::Unit,
         Self::Functional,

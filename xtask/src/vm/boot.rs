@@ -77,11 +77,7 @@ impl Boot<'_> {
         qemu.args(["-nodefaults", "-no-user-config", "-nographic"]);
         // No network card: no packet to a metadata address has a way out, whatever runs inside.
         qemu.args(["-nic", "none", "-no-reboot"]);
-        for disk in self.disks {
-            let file = disk.display();
-            let drive = format!("file={file},format=raw,if=virtio,snapshot=on");
-            qemu.args(["-drive", &drive]);
-        }
+        qemu.args(self.disks.iter().flat_map(|disk| drive(disk)));
         qemu.arg("-serial").arg(to_file(console));
         match self.kernel.arch {
             Arch::Amd64 => qemu.arg("-serial").arg(to_file(report)),
@@ -100,6 +96,12 @@ impl Boot<'_> {
         qemu.stdout(Stdio::null());
         Ok(qemu)
     }
+}
+
+fn drive(disk: &Path) -> [String; 2] {
+    let file = disk.display();
+    let drive = format!("file={file},format=raw,if=virtio,snapshot=on");
+    ["-drive".to_owned(), drive]
 }
 
 fn to_file(path: &Path) -> String {

@@ -95,7 +95,7 @@ fn initramfs_of(kernel: &Kernel, directory: &Path) -> Result<PathBuf> {
         directory.join("initramfs"),
     );
     let _of_the_last_run = fs::remove_dir_all(&tree);
-    for below in ["bin", "dev", "proc", "sys", "root"] {
+    for below in ["bin", "dev", "proc", "sys", "system"] {
         fs::create_dir_all(tree.join(below))?;
     }
     let busybox = tree.join("bin/busybox");

@@ -8,11 +8,11 @@ for module in $(busybox cat /modules/order); do
     busybox insmod "/modules/$module"
 done
 until [ -b /dev/vdc ]; do busybox usleep 10000; done
-busybox mount -t ext4 -o noatime /dev/vda /root
-busybox mount -t ext4 -o ro /dev/vdb /root/lib/modules
+busybox mount -t ext4 -o noatime /dev/vda /system
+busybox mount -t ext4 -o ro /dev/vdb /system/lib/modules
 # systemd keeps a /run that is mounted already.
-busybox mount -t tmpfs -o mode=755 run /root/run
-busybox mkdir /root/run/payload
-busybox mount -t ext4 -o ro /dev/vdc /root/run/payload
-for place in dev sys proc; do busybox mount --move "/$place" "/root/$place"; done
-exec busybox switch_root /root /sbin/init
+busybox mount -t tmpfs -o mode=755 run /system/run
+busybox mkdir /system/run/payload
+busybox mount -t ext4 -o ro /dev/vdc /system/run/payload
+for place in dev sys proc; do busybox mount --move "/$place" "/system/$place"; done
+exec busybox switch_root /system /sbin/init
