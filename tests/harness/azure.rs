@@ -54,10 +54,12 @@ pub struct FakeAzure {
 
 impl FakeAzure {
     pub(crate) fn start(world: &World) -> Result<Self> {
-        let listener = world.enter_cloud(|| {
-            TcpListener::bind(AZURE_IMDS).context("bind the metadata address inside the world")
-        })?;
-        let listener = Arc::new(listener);
+        Self::listen(|| world.enter_cloud(bind))
+    }
+
+    /// Serve what `bind` gives.
+    pub(crate) fn listen(bind: impl FnOnce() -> Result<TcpListener>) -> Result<Self> {
+        let listener = Arc::new(bind()?);
         let server = Self {
             listener: Some(Arc::clone(&listener)),
             ..Self::default()
@@ -143,6 +145,11 @@ impl FakeAzure {
             }
         }
     }
+}
+
+/// The place of the real service, in the calling thread's namespace.
+pub(crate) fn bind() -> Result<TcpListener> {
+    TcpListener::bind(AZURE_IMDS).context("bind the metadata address where the cloud is")
 }
 
 const REDIRECT: &str = "302 Found\r\nLocation: http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-02-01&resource=redirected";

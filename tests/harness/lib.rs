@@ -12,6 +12,8 @@ mod azure;
 mod binary;
 pub mod cast;
 mod cgroup;
+mod fate;
+mod machine;
 mod netns;
 mod python;
 mod require;
@@ -29,6 +31,8 @@ pub use aws::{AUTHORIZATION, AWS_CANARY, AWS_CONTAINER, AWS_IMDS, FakeAws, ROLE}
 pub use azure::{FakeAzure, Manner, Received, UPSTREAM_TOKEN};
 pub use binary::{binary, guest_image};
 pub use cgroup::{Cgroup, leftovers};
+pub use fate::{Fate, Outcome};
+pub use machine::Machine;
 pub use python::Python;
 pub use require::{Need, demand, kernel_is_at_least};
 pub use response::Response;

@@ -59,7 +59,7 @@ impl Space {
 
     /// A cable from the calling thread's namespace, where its end is `near` and has `address` with a last byte of 1, to this
     /// one, where it is `far` with a last byte of 2.
-    fn cable(&mut self, near: &str, far: &str, address: [u8; 3]) -> Result<()> {
+    pub(crate) fn cable(&mut self, near: &str, far: &str, address: [u8; 3]) -> Result<()> {
         let [a, b, c] = address;
         let there = self.path();
         ip(&[

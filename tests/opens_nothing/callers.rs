@@ -1,9 +1,9 @@
 //! The kinds of callers. Each is stopped by something, or relies on something, that an interceptor could undo.
 
 use crate::filter::{Filter, Passes};
-use crate::table::{Fate, HOST, Subject, walk};
+use crate::table::{HOST, Subject, walk};
 use anyhow::{Context, Result, ensure};
-use imds_guard_tests::{Space, World, require};
+use imds_guard_tests::{Fate, Space, World, require};
 use std::io::Write;
 use std::net::IpAddr;
 use std::process::{Command, Stdio};

@@ -1,9 +1,9 @@
 //! What becomes of single sockets: noted, confined still, of MPTCP.
 
 use crate::filter::{Filter, Passes};
-use crate::table::{DENIES, HOST, Installed, Outcome, Resident, Subject, policy};
+use crate::table::{DENIES, HOST, Installed, Resident, Subject, policy};
 use anyhow::{Context, Result, ensure};
-use imds_guard_tests::{World, require};
+use imds_guard_tests::{Outcome, World, require};
 use nix::sys::signal::Signal;
 use std::net::{IpAddr, TcpListener};
 use std::path::Path;

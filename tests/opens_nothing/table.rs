@@ -1,7 +1,9 @@
 //! One caller through all of it: before the agent is there, and then in each mode with and without a grant.
 
 use anyhow::{Context, Result, bail, ensure};
-use imds_guard_tests::{AZURE_IMDS, AgentProcess, FakeAzure, UPSTREAM_TOKEN, Workload, World};
+use imds_guard_tests::{
+    AZURE_IMDS, AgentProcess, FakeAzure, Fate, Outcome, UPSTREAM_TOKEN, Workload, World,
+};
 use nix::sys::signal::Signal;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
@@ -17,15 +19,6 @@ const TOKEN: &str =
 /// A request for it, as SDKs send it.
 pub(crate) fn request() -> String {
     format!("GET {TOKEN} HTTP/1.1\r\nHost: 169.254.169.254\r\nMetadata: true\r\n\r\n")
-}
-
-/// What became of one attempt to get the real service's token.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// It came, and the service saw this address.
-    Obtained(IpAddr),
-    /// It didn't, and nothing reached the service. What the caller saw: an errno's text, or a status.
-    Nothing(String),
 }
 
 /// Who tries, and how its socket is made.
@@ -156,38 +149,6 @@ client_id = "11111111-2222-3333-4444-555555555555"
     )
 }
 
-/// What can be done for a caller.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fate {
-    /// Steered in audit and in enforce; a grant serves it there.
-    Steered,
-    /// Left untouched in audit, for it has a filter of its own; steered and served in enforce.
-    Filtered,
-    /// The same, and its filter drops what is steered.
-    FilteredOut,
-    /// Its socket is bound to a device for good: left untouched in audit, refused in enforce.
-    Bound,
-}
-
-impl Fate {
-    /// What an enforced grant gives.
-    fn granted(self) -> Option<IpAddr> {
-        match self {
-            Self::Steered | Self::Filtered => Some(HOST),
-            Self::FilteredOut | Self::Bound => None,
-        }
-    }
-
-    /// What is recorded of one attempt in audit: `event`, and the reason of one that was not steered.
-    fn recorded(self) -> (&'static str, Option<&'static str>) {
-        match self {
-            Self::Steered => ("exchange", None),
-            Self::Filtered | Self::FilteredOut => ("observed", Some("filtered")),
-            Self::Bound => ("observed", Some("bound_to_device")),
-        }
-    }
-}
-
 /// One caller: who tries, from which address it obtains the token without us, if it does, and what can be done for it.
 pub(crate) type Case<'w> = (Subject<'w>, Option<IpAddr>, Fate);
 
@@ -243,7 +204,7 @@ fn tried(
 ) -> Result<()> {
     let before = installed.agent.audit().records()?.len();
     let wanted = match (mode, granted) {
-        ("enforce", true) => fate.granted(),
+        ("enforce", true) => fate.granted().then_some(HOST),
         ("enforce", false) => None,
         _ => *reach,
     };
@@ -261,10 +222,6 @@ fn tried(
 
 fn obtains(subject: &Subject<'_>, azure: &FakeAzure, wanted: Option<IpAddr>) -> Result<()> {
     let outcome = subject.attempt(azure)?;
-    let obtained = match &outcome {
-        Outcome::Obtained(from) => Some(*from),
-        Outcome::Nothing(_) => None,
-    };
-    ensure!(obtained == wanted, "{outcome:?}, not {wanted:?}");
+    ensure!(outcome.from() == wanted, "{outcome:?}, not {wanted:?}");
     Ok(())
 }

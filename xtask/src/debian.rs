@@ -39,6 +39,7 @@ pub(crate) const REST: &[Package] = &[
     package("wrk", "load, in bench"),
     package("nginx-light", "the reverse proxy that bench compares with"),
     package("python3-venv", "a place for the real SDK"),
+    package("e2fsprogs", "disks of whole machines"),
     package("mmdebstrap", "the root file systems of tests"),
     package(
         "debian-archive-keyring",

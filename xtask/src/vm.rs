@@ -11,6 +11,8 @@ mod initramfs;
 mod kernel;
 mod matrix;
 mod programs;
+pub(crate) mod runtimes;
+mod system;
 mod userland;
 mod verdict;
 
@@ -161,6 +163,8 @@ impl Machine {
         let boot = Boot {
             kernel: &self.kernel,
             initramfs: &initramfs,
+            disks: &[],
+            processors: 1,
             memory: MEMORY,
             limit: self.limit,
             logs: &self.directory,

@@ -105,11 +105,12 @@ fn open(shape: &Shape) -> io::Result<OwnedFd> {
 fn become_owner((uid, gid): (Uid, Gid)) -> io::Result<()> {
     setfsgid(gid);
     setfsuid(uid);
-    if (setfsuid(uid), setfsgid(gid)) == (uid, gid) {
-        Ok(())
-    } else {
-        Err(io::ErrorKind::PermissionDenied.into())
+    let (is_uid, is_gid) = (setfsuid(uid), setfsgid(gid));
+    if (is_uid, is_gid) == (uid, gid) {
+        return Ok(());
     }
+    let told = format!("can't become user {uid} and group {gid}, still {is_uid} and {is_gid}");
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, told))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! One emulated machine, from power-on to its end: no disk, no network card, and a hard limit on its time.
+//! One emulated machine, from power-on to its end: no network card, and a hard limit on its time.
 //!
 //! QEMU's exit status says nothing (0 for a panic, too): what counts is what the machine itself reports, on a line of its own
 //! beside the console.
@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 pub(crate) struct Boot<'a> {
     pub(crate) kernel: &'a Kernel,
     pub(crate) initramfs: &'a Path,
+    /// `/dev/vda` and so on. Nothing that the machine writes gets into these files.
+    pub(crate) disks: &'a [&'a Path],
+    pub(crate) processors: u32,
     /// MiB.
     pub(crate) memory: u32,
     pub(crate) limit: Duration,
@@ -67,12 +70,14 @@ impl Boot<'_> {
                 "hvc0",
             ),
         };
-        let mut qemu = process::command(program, &["-accel", "tcg", "-smp", "1"])?;
-        qemu.args(machine)
+        let mut qemu = process::command(program, &["-accel", "tcg,thread=multi"])?;
+        qemu.args(["-smp", &self.processors.to_string()])
+            .args(machine)
             .args(["-m", &format!("{}M", self.memory)]);
         qemu.args(["-nodefaults", "-no-user-config", "-nographic"]);
         // No network card: no packet to a metadata address has a way out, whatever runs inside.
         qemu.args(["-nic", "none", "-no-reboot"]);
+        qemu.args(self.disks.iter().flat_map(|disk| drive(disk)));
         qemu.arg("-serial").arg(to_file(console));
         match self.kernel.arch {
             Arch::Amd64 => qemu.arg("-serial").arg(to_file(report)),
@@ -85,11 +90,18 @@ impl Boot<'_> {
         };
         qemu.arg("-kernel").arg(self.kernel.image()?);
         qemu.arg("-initrd").arg(self.initramfs);
-        let line = format!("console={tty} panic=-1 quiet report=/dev/{report_tty}");
+        let line =
+            format!("console={tty} panic=-1 quiet imds_guard.disposable report=/dev/{report_tty}");
         qemu.args(["-append", &line]);
         qemu.stdout(Stdio::null());
         Ok(qemu)
     }
+}
+
+fn drive(disk: &Path) -> [String; 2] {
+    let file = disk.display();
+    let drive = format!("file={file},format=raw,if=virtio,snapshot=on");
+    ["-drive".to_owned(), drive]
 }
 
 fn to_file(path: &Path) -> String {

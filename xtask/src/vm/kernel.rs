@@ -151,9 +151,26 @@ impl Kernel {
         }
         fs::write(into.join("order"), order.join("\n") + "\n").context("the modules' order")
     }
+
+    /// Lay out all modules as `/lib/modules` has them, in the directory `into`. Decompressed and indexed anew: decompression
+    /// is slow under emulation.
+    pub(super) fn all_modules(&self, into: &Path) -> Result<()> {
+        let below = into.join("lib/modules");
+        fs::create_dir_all(&below)?;
+        let own = self.base()?.join("lib/modules").join(&self.release);
+        process::run(process::command("cp", &["-a"])?.arg(own).arg(&below))?;
+        let unpack = "find . -name '*.ko.xz' -exec xz -d {} +; find . -name '*.ko.zst' -exec zstd -q -d --rm {} +";
+        process::run(process::command("sh", &["-ec", unpack])?.current_dir(&below))?;
+        let mut index = process::command("depmod", &["-b"])?;
+        process::run(index.arg(into).arg(&self.release))?;
+        // One level up: the disk is mounted at /lib/modules.
+        fs::rename(below.join(&self.release), into.join(&self.release))?;
+        fs::remove_dir_all(into.join("lib")).context("the modules' place")
+    }
 }
 
-fn fresh(stamp: &Path) -> bool {
+/// Whether what `stamp` stands for was looked up within the last day.
+pub(super) fn fresh(stamp: &Path) -> bool {
     let age = fs::metadata(stamp).and_then(|meta| meta.modified());
     age.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < FRESH))
 }

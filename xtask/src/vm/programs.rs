@@ -15,33 +15,39 @@ use std::process::{Command, Stdio};
 /// Programs of the tests' package that no suite in a machine starts.
 const NOT_NEEDED: [&str; 4] = ["bench", "bare_hyper", "demo", "clean"];
 
-/// Build for the processor of `entry`, and archive its suites and what they start, stripped, below `/t`: programs in `bin`,
-/// suites in `suites`, the agent's own tests in `own`.
+/// Build for the processor of `entry`, and archive what [`lay_out`] says below `/t`.
 pub(super) fn archive(entry: &Entry, directory: &Path) -> Result<PathBuf> {
+    let tree = directory.join("programs");
+    lay_out(entry, &tree.join("t"))?;
+    let file = directory.join("programs.cpio");
+    initramfs::archive(&tree, &file)?;
+    fs::remove_dir_all(tree)?;
+    Ok(file)
+}
+
+/// Build for the processor of `entry`, and put its suites and what they start, stripped, below `top`: programs in `bin`, suites
+/// in `suites`, the agent's own tests in `own`.
+pub(super) fn lay_out(entry: &Entry, top: &Path) -> Result<()> {
     let cross = match entry.arch {
         Arch::Amd64 => None,
         Arch::Arm64 => Some(Cross::prepare()?),
     };
     let stripped = workspace::target().join(format!("vm/stripped-{}", entry.arch.debian()));
-    let tree = directory.join("programs");
     for below in ["bin", "suites", "own"] {
-        fs::create_dir_all(tree.join("t").join(below))?;
+        fs::create_dir_all(top.join(below))?;
         fs::create_dir_all(stripped.join(below))?;
     }
     for built in build(cross.as_ref())? {
         if let Some(to) = built.place(entry) {
             strip(cross.as_ref(), &built.file, &stripped.join(&to))?;
-            let linked = tree.join("t").join(&to);
+            let linked = top.join(&to);
             // Programs come twice: tests have them built, too.
             if !linked.exists() {
                 fs::hard_link(stripped.join(&to), linked).context(to)?;
             }
         }
     }
-    let file = directory.join("programs.cpio");
-    initramfs::archive(&tree, &file)?;
-    fs::remove_dir_all(tree)?;
-    Ok(file)
+    Ok(())
 }
 
 /// One executable, as cargo describes it.

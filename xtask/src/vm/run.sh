@@ -1,9 +1,11 @@
 # Every test of every suite in a process of its own, one after the other; a line for each, and all that a failed one said.
-# /t/chosen has how a "SUITE TEST" that runs begins, nothing where all do. /t/left-out has how a "SUITE TEST" that is left out begins, one per line; /t/limit the seconds that a test has.
-export IMDS_GUARD_BIN_DIR="/t/bin" RUST_BACKTRACE=1
+# Beside this file: `chosen` has how a "SUITE TEST" that runs begins, nothing where all do; `left-out` how one that is left out begins,
+# one per line; `limit` the seconds that a test has.
+top=$(cd "${0%/*}" && pwd)
+export IMDS_GUARD_BIN_DIR="$top/bin" RUST_BACKTRACE=1
 # An emulated processor: see tests/harness/scale.rs.
 export IMDS_GUARD_SCALE=20 IMDS_GUARD_PATIENCE=6 IMDS_GUARD_KEY=/tmp/common-key.json
-read -r limit <"/t/limit"
+read -r limit <"$top/limit"
 
 now() { # hundredths of a second
     read -r up _ </proc/uptime
@@ -22,10 +24,10 @@ each() { # SUITE-FILE WHICH: `--include-ignored` or `--ignored`
     which=$([ "$2" = --ignored ] && echo --ignored)
     "$1" --list --format terse $which | sed -n 's/: test$//p' >/tmp/list
     while read -r name <&3; do
-        if [ -s /t/chosen ] && ! begins_in /t/chosen "$suite $name"; then
+        if [ -s "$top/chosen" ] && ! begins_in "$top/chosen" "$suite $name"; then
             continue
         fi
-        if begins_in /t/left-out "$suite $name"; then
+        if begins_in "$top/left-out" "$suite $name"; then
             echo "VM left-out $suite $name"
             continue
         fi
@@ -43,6 +45,6 @@ each() { # SUITE-FILE WHICH: `--include-ignored` or `--ignored`
     done 3</tmp/list
 }
 
-for file in /t/suites/*; do [ -f "$file" ] && each "$file" --include-ignored; done
-for file in /t/own/*; do [ -f "$file" ] && each "$file" --ignored; done
+for file in "$top"/suites/*; do [ -f "$file" ] && each "$file" --include-ignored; done
+for file in "$top"/own/*; do [ -f "$file" ] && each "$file" --ignored; done
 echo "VM end $(now)"
