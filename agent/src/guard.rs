@@ -23,7 +23,6 @@ mod spaces;
 mod start;
 mod store;
 
-use crate::intercept;
 pub use error::GuardError;
 use service::Guard;
 

@@ -20,7 +20,7 @@ const PROXY: &str = "imds-guard-proxy.service";
 fn bare(world: &World) -> Machine {
     require!(Root, Cgroup2, Bpf, Agent);
     let files = [1, 2].map(|revision| (deb(revision).expect("a package"), path(revision)));
-    Machine::with(world, &files).expect("it boots")
+    Machine::with(world, &files, &[]).expect("it boots")
 }
 
 fn path(revision: u32) -> String {

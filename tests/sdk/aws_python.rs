@@ -57,7 +57,8 @@ fn said(client: &mut Child, from: &mut impl BufRead) -> Value {
     let mut line = String::new();
     from.read_line(&mut line).unwrap();
     serde_json::from_str(&line)
-        .unwrap_or_else(|error| panic!("{error}: {line}: {:?}", client.try_wait()))
+        .map_err(|error| format!("{error}: {line}: {:?}", client.try_wait()))
+        .unwrap()
 }
 
 #[test]

@@ -37,15 +37,11 @@ impl Machine {
         fs::write(&etc, policy)?;
         let mut files = installed()?;
         files.push((etc, "etc/imds-guard/imds-guard.toml".into()));
-        Self::laid(world, &files, more)
+        Self::with(world, &files, more)
     }
 
-    /// Boot one inside `world`, with these files in it, each with its path there.
-    pub(crate) fn with(world: &World, files: &[(PathBuf, String)]) -> Result<Self> {
-        Self::laid(world, files, &[])
-    }
-
-    fn laid(
+    /// Boot one inside `world`, with these files in it, each with its path there, and `more` as above.
+    pub(crate) fn with(
         world: &World,
         files: &[(PathBuf, String)],
         more: &[(&str, &str)],

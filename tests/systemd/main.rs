@@ -41,14 +41,7 @@ fn the_unit_files_are_sound() {
     let world = World::new("verify").unwrap();
     let machine = Machine::boot(&world, POLICY).unwrap();
     let output = machine
-        .run(&[
-            "systemd-analyze",
-            "verify",
-            "--man=no",
-            GUARD,
-            PROXY,
-            EARLY,
-        ])
+        .run(&["systemd-analyze", "verify", "--man=no", GUARD, PROXY, EARLY])
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(

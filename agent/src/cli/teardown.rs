@@ -44,7 +44,8 @@ pub fn run(args: Args) -> Result<ExitCode, Failure> {
     };
     let mut out = std::io::stdout();
     writeln!(out, "{}: {told}", args.pin_dir.display())?;
-    if rules {
+    let rules = guests::teardown().map_err(|error| GuardError::Rules { error });
+    if rules.map_err(|error| Failure::new(error.exit(), error))? {
         writeln!(out, "packet filter: the rules for guests are removed")?;
     }
     Ok(ExitCode::SUCCESS)

@@ -212,12 +212,13 @@ pub(super) struct Door {
 }
 
 impl Door {
-    /// Binds `path`, for the proxy's user alone.
+    /// Binds `seam.sock` in the run directory, for the proxy's user alone.
     pub(super) fn open(
-        path: &Path,
+        run: &Path,
         proxy: Uid,
         group: nix::unistd::Gid,
     ) -> Result<Self, GuardError> {
+        let path = &run.join("seam.sock");
         let at = |source: io::Error| GuardError::Path {
             path: path.into(),
             source,

@@ -12,7 +12,6 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, Interval, interval, sleep_until, timeout};
 
 use super::answers::Answers;
-use super::audit::Audit;
 use super::child::{Running, Spawner};
 use super::notify::notify;
 use super::policy::Policy;
@@ -112,14 +111,13 @@ impl Guard {
         let issuer_listener = listen
             .map(|address| start::issuer_listener(address, &options.pin_dir, returned.issuer))
             .transpose()?;
-        let file = settings.audit.file.as_deref().map(std::path::Path::new);
-        let audit = Audit::open(options.audit.as_deref().or(file))?;
+        let audit = start::audit(options.audit.as_deref(), settings)?;
         let mut attestor = Attestor::new(host_netns())?;
         attestor.wants_hash(policy.wants_hash);
         let spawner = options.spawn.then(|| Spawner::new(uid, gid, &empty));
-        let socket = options.run_dir.join("seam.sock");
-        let door = (!options.spawn).then(|| Door::open(&socket, uid, gid));
-        let door = door.transpose()?;
+        let door = (!options.spawn)
+            .then(|| Door::open(&options.run_dir, uid, gid))
+            .transpose()?;
         let signals = Signals::new()?;
         let guests = Guests::new(host_netns().unwrap_or_default()).map_err(GuardError::Runtime)?;
         let settings = interception(&options, &policy);

@@ -12,6 +12,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, Uid};
 
+use super::audit::Audit;
 use super::{GuardError, Options};
 use crate::intercept::{self, layer::Standing};
 use crate::issuer::Issuer;
@@ -64,6 +65,12 @@ pub(super) fn lock(run: &Path) -> Result<Flock<std::fs::File>, GuardError> {
         })?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock)
         .map_err(|_| GuardError::AlreadyRunning(run.into()))
+}
+
+/// The audit file that was named at the start, else the configured one.
+pub(super) fn audit(named: Option<&Path>, settings: &Settings) -> Result<Audit, GuardError> {
+    let configured = settings.audit.file.as_deref().map(Path::new);
+    Audit::open(named.or(configured))
 }
 
 /// The proxy's user and group: a name in `/etc/passwd`, or `UID:GID`.

@@ -100,6 +100,7 @@ fn payload() -> Result<PathBuf> {
         arch: Arch::Amd64,
         suites: &["runtimes"],
         own: false,
+        lacks: &[],
     };
     programs::lay_out(&entry, &top)?;
     fs::write(top.join("test.sh"), include_str!("run.sh"))?;
