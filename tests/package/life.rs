@@ -126,6 +126,9 @@ fn a_fresh_install_observes_and_changes_nothing_and_goes_without_a_trace() {
         assert_eq!(machine.property(unit, "ActiveState").unwrap(), "active");
         assert_eq!(machine.property(unit, "UnitFileState").unwrap(), "enabled");
     }
+    let early = "imds-guard-early.service";
+    let state = machine.property(early, "UnitFileState").unwrap();
+    assert_eq!(state, "enabled", "{early}");
     assert_open(&machine);
     assert_eq!(
         azure.received().len(),
