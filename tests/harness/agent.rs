@@ -90,7 +90,7 @@ impl<'w> Agent<'w> {
             .enter(move || command.spawn().context("could not start the agent"))?;
         Ok(AgentProcess {
             process,
-            ready,
+            ready: Some(ready),
             log,
             audit: directory.join("audit.jsonl"),
             run: directory.join("run"),
@@ -140,7 +140,8 @@ impl<'w> Agent<'w> {
 #[derive(Debug)]
 pub struct AgentProcess {
     process: Child,
-    ready: UnixDatagram,
+    /// Until it is ready: a manager that keeps nothing. Descriptors that lie unread in it would live on after the agent.
+    ready: Option<UnixDatagram>,
     log: PathBuf,
     audit: PathBuf,
     run: PathBuf,
@@ -211,8 +212,9 @@ impl AgentProcess {
     fn wait_ready(&mut self, limit: Duration) -> Result<()> {
         let deadline = Instant::now() + limit;
         let mut message = [0; 4096];
+        let ready = self.ready.take().context("it was waited for before")?;
         while Instant::now() < deadline {
-            if let Ok(length) = self.ready.recv(&mut message)
+            if let Ok(length) = ready.recv(&mut message)
                 && String::from_utf8_lossy(&message[..length])
                     .lines()
                     .any(|line| line == "READY=1")
