@@ -186,6 +186,7 @@ impl Interceptor {
         interceptor.lease = Some(lease::Lease::begin(lease)?);
         pins.attach(&mut ebpf, &root)?;
         early::is_over(take(&mut ebpf, imds_guard_ebpf::map::EARLY)?);
+        interceptor.expect_filter(&ebpf)?;
         interceptor.layers = optional(&mut ebpf, &mut pins, &root);
         interceptor.refresh_filters()?;
         let allowed = settings.hardening.raw_sockets_for.clone();
@@ -386,6 +387,19 @@ impl Interceptor {
         self.filters.refresh().map_err(InterceptError::system(
             "looking at the filters of our own cgroup",
         ))
+    }
+
+    /// Before our own filter is attached: else whoever connects in the moment between counts as having a foreign one.
+    fn expect_filter(&mut self, ebpf: &Ebpf) -> Result<(), InterceptError> {
+        let info = ebpf.program(load::FILTER).and_then(|p| p.info().ok());
+        let Some(info) = info else {
+            return Ok(());
+        };
+        self.filters
+            .expect(info.id())
+            .map_err(InterceptError::system(
+                "telling the kernel of our own filter",
+            ))
     }
 
     /// Who is connected through `socket`, which has to be one that our listener accepted. `None`: the kernel recorded nobody,

@@ -5,7 +5,7 @@ mod layers;
 mod machine;
 
 use anyhow::{Context, Result};
-use imds_guard_tests::{AgentProcess, World, binary};
+use imds_guard_tests::{ADDRESSES, AgentProcess, World, binary};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::{Command, Output};
@@ -74,11 +74,7 @@ impl Clinic {
             root,
             _alone: alone,
         };
-        for address in [
-            "169.254.169.254/32",
-            "168.63.129.16/32",
-            "fd00:ec2::254/128",
-        ] {
+        for address in ADDRESSES {
             clinic.shell(&format!("ip address del {address} dev lo"))?;
         }
         Ok(clinic)

@@ -147,8 +147,9 @@ fn a_neighbour_that_answers_for_the_metadata_address_is_not_heard() {
         "impostor",
         "without the guard"
     );
-    ip(&world, &shop, "neigh flush all");
     let _agent = world.agent().config(&both()).start().unwrap();
+    // Only now: the last words of that connection ask for the neighbour again, and where it is known the host answers.
+    ip(&world, &shop, "neigh flush all");
     let kind = refused(&world, &shop);
     assert!(
         matches!(kind, ErrorKind::HostUnreachable | ErrorKind::TimedOut),

@@ -154,7 +154,7 @@ fn flushed_rules_are_put_back_within_a_second_and_told() {
     on_host(&world, "nft add table inet somebody");
     std::thread::sleep(Duration::from_millis(400));
     assert_eq!(
-        agent.log().matches("put back").count(),
+        agent.log().matches("table imds_guard: put back").count(),
         3,
         "{}",
         agent.log()

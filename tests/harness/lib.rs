@@ -33,6 +33,7 @@ pub use binary::{binary, guest_image};
 pub use cgroup::{Cgroup, leftovers};
 pub use fate::{Fate, Outcome};
 pub use machine::Machine;
+pub use netns::ADDRESSES;
 pub use python::Python;
 pub use require::{Need, demand, kernel_is_at_least};
 pub use response::Response;

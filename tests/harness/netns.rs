@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// The addresses that stand for the real services inside a world.
-const ADDRESSES: [&str; 4] = [
+pub const ADDRESSES: [&str; 4] = [
     "169.254.169.254/32",
     "169.254.170.2/32",
     "168.63.129.16/32",

@@ -3,7 +3,6 @@
 
 use super::{FORWARDS, LOCATION, PINNED, TOKEN, ask, config, get, refused, world};
 use imds_guard_tests::{AZURE_IMDS, Manner, UPSTREAM_TOKEN};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 #[test]

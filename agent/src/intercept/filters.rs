@@ -26,6 +26,11 @@ impl SharedFilters {
         Ok(Self { table, own })
     }
 
+    /// Adds one that is about to be attached.
+    pub(super) fn expect(&mut self, program: u32) -> io::Result<()> {
+        self.table.insert(program, 1, 0).map_err(failed)
+    }
+
     /// Makes the table equal to what is in force now. What is missing in it costs audit a connection, never lets one pass.
     pub(super) fn refresh(&mut self) -> io::Result<()> {
         let mut wanted = BTreeSet::new();

@@ -26,7 +26,10 @@ pub(super) const PROGRAMS: [&str; 6] = [
 ];
 
 /// The programs beside those: a kernel that takes one of them has it, and one that doesn't goes without.
-pub(super) const OPTIONAL: [&str; 5] = ["sendmsg4", "sendmsg6", "bind4", "bind6", "egress"];
+pub(super) const OPTIONAL: [&str; 5] = ["sendmsg4", "sendmsg6", "bind4", "bind6", FILTER];
+
+/// The one of them that filters packets.
+pub(super) const FILTER: &str = "egress";
 
 /// The program for uplinks, and the one against raw sockets: attached each in its own way.
 pub(super) const UPLINK: &str = "uplink";
