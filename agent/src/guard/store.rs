@@ -67,7 +67,9 @@ impl Returned {
     /// The store, with what is in it already.
     pub(super) fn store(&self) -> Store {
         Store {
-            manager: std::env::var_os("NOTIFY_SOCKET"),
+            manager: is_systemds_own()
+                .then(|| std::env::var_os("NOTIFY_SOCKET"))
+                .flatten(),
             kept: self.names.clone(),
             waiting: VecDeque::new(),
         }
@@ -148,6 +150,12 @@ impl Store {
         let text = format!("{what}\nFDNAME={name}\n");
         scm::send(connected(manager)?.as_fd(), text.as_bytes(), fds).map_err(io::Error::from)
     }
+}
+
+/// Whether systemd itself has started this process, and says so (since 248). Whoever else is behind `NOTIFY_SOCKET` may leave what
+/// it gets unread, and a listener in such a queue keeps callers waiting for nobody.
+fn is_systemds_own() -> bool {
+    std::env::var("SYSTEMD_EXEC_PID").is_ok_and(|pid| pid == std::process::id().to_string())
 }
 
 fn name(netns_cookie: u64) -> String {
