@@ -167,7 +167,7 @@ pub(super) fn write(
     tables.prefilter.set(0, exact, 0).map_err(failed)
 }
 
-/// Whether the kernel's tables are other than [`write`] has made them.
+/// Whether the kernel's tables are other than [`write()`] has made them.
 pub(super) fn differ(tables: &Tables, endpoints: &[GuardedEndpoint]) -> bool {
     let values = |of: &GuardedEndpoint| (of.key(), of.value());
     let wanted: BTreeMap<EndpointKey, Endpoint> = endpoints.iter().map(values).collect();

@@ -70,7 +70,8 @@ impl Tier {
             Self::Unit => 90,
             Self::Functional => 30,
             Self::Kernel => 480,
-            Self::Systemd => 120,
+            // A root file system made, and the daemons restarted a hundred times.
+            Self::Systemd => 330,
             Self::Package => 180,
             // From nothing: kernels fetched, arm64 built.
             Self::Vm => 720,

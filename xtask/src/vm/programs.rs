@@ -82,17 +82,13 @@ impl Built {
 /// take longer than it saves.
 fn build(cross: Option<&Cross>) -> Result<Vec<Built>> {
     let mut all = Vec::new();
-    for what in [["test", "--no-run"], ["build", "--bins"]] {
+    for what in selections(cross.is_some()) {
         let mut cargo = match cross {
             Some(cross) => cross.cargo()?,
             None => process::command("cargo", &[])?,
         };
-        cargo.args([
-            what[0],
-            "--locked",
-            "--message-format=json-render-diagnostics",
-            what[1],
-        ]);
+        cargo.args(*what);
+        cargo.args(["--locked", "--message-format=json-render-diagnostics"]);
         match cross {
             // Another compiler, so another build: with the optimisation that pays under emulation.
             Some(cross) => {
@@ -107,6 +103,16 @@ fn build(cross: Option<&Cross>) -> Result<Vec<Built>> {
     }
     ensure!(!all.is_empty(), "cargo built nothing");
     Ok(all)
+}
+
+/// Here, the two builds that the other tiers make. For another processor one: asked for apart, tests and programs want other
+/// features of what both depend on, and all of that would be built twice.
+fn selections(cross: bool) -> &'static [&'static [&'static str]] {
+    if cross {
+        &[&["build", "--tests", "--bins"]]
+    } else {
+        &[&["test", "--no-run"], &["build", "--bins"]]
+    }
 }
 
 fn executables(cargo: &mut Command) -> Result<Vec<Built>> {
