@@ -1,6 +1,6 @@
 //! What a guest does, and how its answers are read.
 
-use imds_guard_tests::{AgentProcess, Response, Space, World};
+use imds_guard_tests::{AgentProcess, Response, Space, World, patience};
 use serde_json::Value;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -124,7 +124,7 @@ pub(crate) fn ports(world: &World) -> Vec<u16> {
 
 /// Whether `check` holds within `limit`.
 pub(crate) fn within(limit: Duration, mut check: impl FnMut() -> bool) -> bool {
-    let deadline = Instant::now() + limit;
+    let deadline = Instant::now() + patience(limit);
     while !check() {
         if Instant::now() > deadline {
             return false;

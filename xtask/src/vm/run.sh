@@ -19,6 +19,13 @@ begins_in() { # FILE "SUITE TEST"
     return 1
 }
 
+passes() { # SUITE-FILE TEST WHICH; leaves what it said in /tmp/said, and $code
+    timeout -k 5 "$limit" "$1" --exact "$2" "$3" --test-threads=1 </dev/null >/tmp/said 2>&1
+    code=$?
+    [ $code = 0 ] && ! grep -q '^test result: ok. 1 passed' /tmp/said && code=none-ran
+    [ "$code" = 0 ]
+}
+
 each() { # SUITE-FILE WHICH: `--include-ignored` or `--ignored`
     suite=${1##*/}
     which=$([ "$2" = --ignored ] && echo --ignored)
@@ -32,10 +39,14 @@ each() { # SUITE-FILE WHICH: `--include-ignored` or `--ignored`
             continue
         fi
         begun=$(now)
-        timeout -k 5 "$limit" "$1" --exact "$name" "$2" --test-threads=1 </dev/null >/tmp/said 2>&1
-        code=$?
+        # Once more, where it fails: this processor stops for as long as the host has something else to do. It is told.
+        if ! passes "$1" "$name" "$2"; then
+            echo "VM again $suite $name ($code)"
+            sed 's/^/VM | /' /tmp/said
+            passes "$1" "$name" "$2"
+        fi
         took=$(($(now) - begun))
-        if [ $code = 0 ] && grep -q '^test result: ok. 1 passed' /tmp/said; then
+        if [ "$code" = 0 ]; then
             echo "VM passed $suite $name $took"
         else
             echo "VM failed $suite $name $took ($code)"

@@ -56,6 +56,7 @@ impl Verdict {
                 self.failed.push(format!("{suite} {name}"));
                 self.said.push(line.to_owned());
             }
+            ["again", ..] => self.said.push(line.to_owned()),
             ["left-out", ..] => self.left_out += 1,
             ["end", _] => self.ended = true,
             ["|", ..] => self.said.push(line.to_owned()),
@@ -78,7 +79,7 @@ impl Verdict {
 mod tests {
     use super::*;
 
-    const REPORT: &str = "noise\nVM passed kernel a::b 12\nVM failed kernel c 300 (101)\nVM | it broke\nVM left-out kernel d\n";
+    const REPORT: &str = "noise\nVM passed kernel a::b 12\nVM again kernel a::b (101)\nVM failed kernel c 300 (101)\nVM | it broke\nVM left-out kernel d\n";
 
     #[test]
     fn tests_are_counted_and_a_machine_without_an_end_has_failed() {
@@ -88,7 +89,7 @@ mod tests {
         let whole = Verdict::read(&format!("{REPORT}VM end 999\n"), &[]);
         assert_eq!(whole.tally().failed, 1);
         assert_eq!(whole.failed, ["kernel c"]);
-        assert_eq!(whole.said.len(), 2);
+        assert_eq!(whole.said.len(), 3);
     }
 
     #[test]
