@@ -12,6 +12,7 @@ mod azure;
 mod binary;
 pub mod cast;
 mod cgroup;
+mod gcp;
 mod netns;
 mod python;
 mod require;
@@ -28,6 +29,7 @@ pub use aws::{AUTHORIZATION, AWS_CANARY, AWS_CONTAINER, AWS_IMDS, FakeAws, ROLE}
 pub use azure::{FakeAzure, Manner, Received, UPSTREAM_TOKEN};
 pub use binary::{binary, guest_image};
 pub use cgroup::{Cgroup, leftovers};
+pub use gcp::{FakeGcp, GCP_ACCOUNT, GCP_CANARY, GCP_METADATA, GCP_OTHER};
 pub use python::Python;
 pub use require::{Need, demand, kernel_is_at_least};
 pub use response::Response;
