@@ -40,6 +40,8 @@ use std::cell::RefCell;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
+use tokio::sync::watch;
+
 pub use run::{ProxyError, connect, run};
 
 use crate::caller::Caller;
@@ -57,6 +59,10 @@ pub(crate) struct Proxy {
     seats: Rc<seats::Seats>,
     rates: rates::Rates,
     broker: Broker<answer::Token, seam::AskError>,
+    /// Credentials of the real service, where a dialect's may be kept.
+    forwarded: Broker<answer::Forwarded, answer::Unforwarded>,
+    /// Told of each new policy: whoever waits for something to change is judged anew.
+    changed: watch::Sender<()>,
     upstream: Upstream,
     replies: reply::Replies,
     sink: Rc<sink::Sink>,
@@ -84,6 +90,8 @@ impl Proxy {
             seats: seats::Seats::new(most, most.div_ceil(4)),
             rates: rates::Rates::default(),
             broker: Broker::new(),
+            forwarded: Broker::new(),
+            changed: watch::Sender::new(()),
             replies: reply::Replies::new(),
             sink: sink::Sink::new(audit),
         })
@@ -101,6 +109,8 @@ impl Proxy {
         *self.policy.borrow_mut() = Rc::new(policy);
         self.sessions.clear();
         self.broker.clear();
+        self.forwarded.clear();
+        self.changed.send_replace(());
         self.rates.clear();
     }
 

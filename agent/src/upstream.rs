@@ -83,6 +83,16 @@ pub(crate) enum UpstreamError {
     /// What it gives us is none.
     #[error("the metadata service gave something that is no session token")]
     SessionToken,
+    /// What it gives for a credential is none.
+    #[error(
+        "the metadata service gave something that is no credential of the kind that was asked for"
+    )]
+    NoCredential,
+    /// What it shows of its tree can't be looked through, so it isn't passed on.
+    #[error(
+        "the metadata service answered a recursive read with something that can't be looked through for credentials"
+    )]
+    NoTree,
     /// Core rebuilt something that is no request. A bug, refused rather than sent.
     #[error("not a request: {0}")]
     Request(#[source] hyper::http::Error),
@@ -98,11 +108,12 @@ pub(crate) struct Endpoint {
 }
 
 /// What came back: hop-by-hop headers removed, body complete.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) content_type: Option<HeaderValue>,
     pub(crate) retry_after: Option<HeaderValue>,
+    pub(crate) etag: Option<HeaderValue>,
     /// Often a token.
     pub(crate) body: Secret<Bytes>,
 }
@@ -261,6 +272,7 @@ impl Upstream {
             status: head.status,
             content_type: header(hyper::header::CONTENT_TYPE),
             retry_after: header(hyper::header::RETRY_AFTER),
+            etag: header(hyper::header::ETAG),
             body: Secret::new(body),
         })
     }

@@ -24,6 +24,7 @@ aws-imds = "enforce"
 aws-ecs = "enforce"
 aws-eks = "enforce"
 gcp-imds = "enforce"
+gcp-mtls = "enforce"
 [[workload]]
 name = "web"
 selectors = ["unix:uid:1001"]

@@ -2,7 +2,7 @@
 
 use crate::cgroup::{Cgroup, PREFIX};
 use crate::netns::Namespaces;
-use crate::{Agent, FakeAws, FakeAzure, Space, Workload};
+use crate::{Agent, FakeAws, FakeAzure, FakeGcp, Space, Workload};
 use anyhow::{Context, Result};
 use nix::mount::{MsFlags, mount};
 use std::fs;
@@ -219,5 +219,13 @@ impl World {
     /// When they can't listen.
     pub fn aws(&self) -> Result<FakeAws> {
         FakeAws::start(self)
+    }
+
+    /// A server where Google's metadata server stands.
+    ///
+    /// # Errors
+    /// When it can't listen.
+    pub fn gcp(&self) -> Result<FakeGcp> {
+        FakeGcp::start(self)
     }
 }

@@ -8,6 +8,7 @@ mod aws;
 mod dialect;
 mod explain;
 mod forward;
+mod gcp;
 mod keys;
 mod modes;
 mod policy;

@@ -3,6 +3,8 @@
 
 mod aws_node;
 mod ec2;
+mod gce;
+mod gcp_node;
 mod world;
 
 use imds_guard_tests::cast::{BILLING_CLIENT_ID, VAULT};

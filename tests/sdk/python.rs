@@ -2,6 +2,8 @@
 
 mod aws_python;
 mod ec2;
+mod gce;
+mod gcp_python;
 mod world;
 
 use imds_guard_tests::cast::{BILLING_CLIENT_ID, VAULT};

@@ -7,11 +7,12 @@ use anyhow::{Context, Result};
 use std::path::PathBuf;
 
 /// What is to be installed, exactly, and the clients that use it: `npm ci` takes both files, modules are found beside it.
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
     "package.json",
     "package-lock.json",
     "azure_token.mjs",
     "aws_credentials.mjs",
+    "gcp_token.mjs",
 ];
 
 fn directory() -> PathBuf {
@@ -48,7 +49,9 @@ pub(crate) fn ensure() -> Result<()> {
         println!("  node: target/node is as pinned");
         return Ok(());
     }
-    println!("  node: @azure/identity and @aws-sdk/credential-providers into target/node");
+    println!(
+        "  node: @azure/identity, @aws-sdk/credential-providers, google-auth-library and gcp-metadata into target/node"
+    );
     let mut npm = process::command("npm", &["ci", "--no-audit", "--no-fund", "--silent"])?;
     match process::run(npm.current_dir(&directory)) {
         Ok(()) => std::fs::write(stamp(), wanted).context("could not write into target/node"),

@@ -26,6 +26,7 @@ pub struct Permit {
     pub(crate) selectors: Arc<[Arc<str>]>,
     pub(crate) needs_recheck: bool,
     pub(crate) would_deny: Option<Denial>,
+    pub(crate) scopes: Option<Arc<[Arc<str>]>>,
 }
 
 impl Permit {
@@ -53,6 +54,11 @@ impl Permit {
     /// executable (`unix:path`, `unix:sha256`) or of supplementary groups. Then the guard looks again at each request.
     pub fn needs_recheck(&self) -> bool {
         self.needs_recheck
+    }
+    /// GCP: the scopes of the caller's rule, where the request names none: with these a token has to be asked for, and these
+    /// are what the caller is told that its account has.
+    pub fn scopes(&self) -> Option<&Arc<[Arc<str>]>> {
+        self.scopes.as_ref()
     }
     /// In audit mode (of the endpoint, or of one deny rule): the denial that enforce mode would give.
     pub fn would_deny(&self) -> Option<&Denial> {

@@ -6,6 +6,7 @@
 
 pub mod aws;
 pub mod azure;
+pub mod gcp;
 mod guard_headers;
 mod malformed;
 pub mod path;
@@ -39,16 +40,20 @@ pub enum Service {
     AwsContainer,
     /// Google's metadata server.
     GcpMetadata,
+    /// The same behind TLS, to which only the machine's own certificate is a key. Nobody can look into it, so nothing is
+    /// served there: in enforce mode it is shut.
+    GcpMtls,
 }
 
 impl Service {
     /// Every one.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::AzureImds,
         Self::AzureWireserver,
         Self::AwsImds,
         Self::AwsContainer,
         Self::GcpMetadata,
+        Self::GcpMtls,
     ];
 
     /// What an endpoint of this name (as in the configuration) and cloud speaks. An endpoint that the operator added
@@ -59,6 +64,7 @@ impl Service {
             (Cloud::Azure, _) => Self::AzureImds,
             (Cloud::Aws, "aws-ecs" | "aws-eks") => Self::AwsContainer,
             (Cloud::Aws, _) => Self::AwsImds,
+            (Cloud::Gcp, "gcp-mtls") => Self::GcpMtls,
             (Cloud::Gcp, _) => Self::GcpMetadata,
         }
     }
@@ -68,7 +74,7 @@ impl Service {
         match self {
             Self::AzureImds | Self::AzureWireserver => Cloud::Azure,
             Self::AwsImds | Self::AwsContainer => Cloud::Aws,
-            Self::GcpMetadata => Cloud::Gcp,
+            Self::GcpMetadata | Self::GcpMtls => Cloud::Gcp,
         }
     }
 }
@@ -106,6 +112,8 @@ pub enum Asked {
     Azure(azure::Ask),
     /// In Amazon's.
     Aws(aws::Ask),
+    /// In Google's.
+    Gcp(gcp::Ask),
 }
 
 impl Asked {
@@ -124,6 +132,7 @@ pub fn parse(head: &RequestHead<'_>, arrival: &Arrival) -> Result<Call, Malforme
     match arrival.service {
         Service::AzureImds | Service::AzureWireserver => azure::parse(head, arrival),
         Service::AwsImds | Service::AwsContainer => aws::parse(head, arrival),
-        Service::GcpMetadata => Err(Malformed::UnknownService),
+        Service::GcpMetadata => gcp::parse(head, arrival),
+        Service::GcpMtls => Err(Malformed::UnknownService),
     }
 }

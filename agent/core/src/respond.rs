@@ -6,6 +6,7 @@
 
 mod aws;
 mod azure;
+mod gcp;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ use crate::decision::{Denial, DenyReason};
 use crate::http::Violation;
 use crate::imds::{Malformed, Service};
 
+pub use gcp::moved;
 pub use status::reason_phrase;
 
 /// How an exchange ended.
@@ -78,15 +80,12 @@ pub struct Response {
 }
 
 /// The response to an outcome, in the words of the service that was dialled.
-///
-/// A dialect that isn't spoken yet has Azure's words: the same statuses, and never a success, for nothing parses there.
 pub fn respond(service: Service, outcome: &Outcome<'_>) -> Response {
     match service {
         Service::AwsImds => aws::respond(aws::Shape::Imds, outcome),
         Service::AwsContainer => aws::respond(aws::Shape::Container, outcome),
-        Service::AzureImds | Service::AzureWireserver | Service::GcpMetadata => {
-            azure::respond(outcome)
-        }
+        Service::AzureImds | Service::AzureWireserver => azure::respond(outcome),
+        Service::GcpMetadata | Service::GcpMtls => gcp::respond(outcome),
     }
 }
 

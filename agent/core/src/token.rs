@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::policy::Identity;
+use crate::request::Cloud;
 
 /// Shortest life of a minted token, in seconds. Below it, SDKs refresh in a loop: they stop using a token 300 s early.
 pub const LIFETIME_MIN: u32 = 600;
@@ -26,7 +27,7 @@ pub struct Header {
     pub kid: String,
 }
 
-/// The claims of an access token in Azure's shape. Times are whole Unix seconds. `azp` is left out on purpose: AWS would
+/// The claims of an access token in Azure's shape, or of an identity token in Google's. Times are whole Unix seconds. `azp` is left out on purpose: AWS would
 /// match it in place of `aud`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
@@ -56,8 +57,15 @@ pub struct Claims {
     /// ARM resource id of the managed identity, where it has one (Azure's name for it).
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub xms_mirid: Option<String>,
-    /// `app`: a workload, not a person.
-    pub idtyp: String,
+    /// `app`: a workload, not a person (Azure's).
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub idtyp: Option<String>,
+    /// The service account, where the identity has one (Google's).
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub email: Option<String>,
+    /// With `email`: the rule says so, not the caller.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub email_verified: Option<bool>,
 }
 
 /// What a mint needs beside the identity.
@@ -100,7 +108,9 @@ pub fn claims(identity: &Identity, mint: &Mint<'_>) -> Claims {
         oid: own(&identity.object_id),
         tid: own(&identity.tenant_id),
         xms_mirid: own(&identity.resource_id),
-        idtyp: "app".to_owned(),
+        idtyp: (identity.cloud == Cloud::Azure).then(|| "app".to_owned()),
+        email: own(&identity.account),
+        email_verified: identity.account.is_some().then_some(true),
     }
 }
 
@@ -158,7 +168,6 @@ mod tests {
 
     use super::*;
     use crate::policy::Origin;
-    use crate::request::Cloud;
 
     fn identity(lifetime_seconds: u32) -> Identity {
         Identity {
@@ -198,6 +207,23 @@ mod tests {
         assert_eq!(
             serde_json::to_string(&header("k")).unwrap(),
             r#"{"alg":"RS256","typ":"JWT","kid":"k"}"#
+        );
+    }
+
+    #[test]
+    fn claims_of_an_identity_token() {
+        let gcp = Identity {
+            cloud: Cloud::Gcp,
+            client_id: None,
+            tenant_id: None,
+            account: Some("sa@p.iam.gserviceaccount.com".into()),
+            ..identity(3600)
+        };
+        assert_eq!(
+            serde_json::to_value(claims(&gcp, &MINT)).unwrap(),
+            json!({"iss": MINT.issuer, "sub": MINT.subject, "aud": MINT.audience, "iat": 1_000_000, "nbf": 999_700,
+                "exp": 1_003_600, "jti": "00000000000000000000000000000abc",
+                "email": "sa@p.iam.gserviceaccount.com", "email_verified": true})
         );
     }
 

@@ -205,7 +205,14 @@ fn build_has_two_scopes_and_one_audience() {
     allowed(&policy, build, &token(&[storage]));
     let more = token(&[storage, "https://www.googleapis.com/auth/cloud-platform"]);
     assert_eq!(refused(&policy, build, &more), DenyReason::NoRule);
-    assert_eq!(refused(&policy, build, &token(&[])), DenyReason::NoRule);
+    // Who names no scopes gets those of its rule, and the real server is asked for no more.
+    let logging = "https://www.googleapis.com/auth/logging.write";
+    let own = permit(&policy, build, &token(&[]));
+    let scopes = own
+        .scopes()
+        .map(|s| s.iter().map(|s| &**s).collect::<Vec<_>>());
+    assert_eq!(scopes, Some(vec![storage, logging]));
+    assert_eq!(permit(&policy, build, &token(&[storage])).scopes(), None);
     let id = |account: &str, audience: &str| {
         Request::Credential(CredentialAsk::GcpIdentity {
             account: account.into(),

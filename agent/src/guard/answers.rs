@@ -171,7 +171,7 @@ impl Answers {
 
     /// The same for a guest, which has no process to look at: where it is was looked at with its socket.
     fn permit_guest(&self, found: &Found, ask: &SignAsk<'_>) -> Result<Permit, Refusal> {
-        if !self.policy.serves_guests(found.guest.dialled) {
+        if !self.policy.serves_guests(found.guest.dialled, ask.cloud()) {
             return Err(Refusal::Denied(DenyReason::NotServed));
         }
         let workload = self.policy.set.identify(&selectors(found));
@@ -183,7 +183,7 @@ impl Answers {
 
     /// The guard's own decision, over its own evidence.
     fn permit(&mut self, record: &CallerRecord, ask: &SignAsk<'_>) -> Result<Permit, Refusal> {
-        if !self.policy.serves_azure(record) {
+        if !self.policy.signs_at(record, ask.cloud()) {
             return Err(Refusal::Denied(DenyReason::NotServed));
         }
         let attested = self.attestor.still(record).map_err(|e| reason(&e))?;

@@ -101,30 +101,27 @@ impl Policy {
         enforced
     }
 
-    /// Whether Azure's instance metadata service is what this caller dialled, and is guarded (not observed) still.
-    pub(super) fn serves_azure(&self, record: &CallerRecord) -> bool {
+    /// Whether what this caller dialled is the metadata service whose tokens are to be signed, and is guarded (not observed) still.
+    pub(super) fn signs_at(&self, record: &CallerRecord, cloud: Cloud) -> bool {
         let address = std::net::IpAddr::from(record.address).to_canonical();
         let dialled = SocketAddr::new(address, record.port);
-        self.is_azure(dialled, |mode| mode != Mode::Observe)
+        self.is_imds(dialled, cloud, |mode| mode != Mode::Observe)
     }
 
     /// The same for a guest.
-    pub(super) fn serves_guests(&self, dialled: SocketAddr) -> bool {
-        self.is_azure(dialled, |mode| mode == Mode::Enforce)
+    pub(super) fn serves_guests(&self, dialled: SocketAddr, cloud: Cloud) -> bool {
+        self.is_imds(dialled, cloud, |mode| mode == Mode::Enforce)
     }
 
-    fn is_azure(&self, dialled: SocketAddr, serves: impl Fn(Mode) -> bool) -> bool {
+    fn is_imds(&self, dialled: SocketAddr, cloud: Cloud, serves: impl Fn(Mode) -> bool) -> bool {
+        let signs = [Service::AzureImds, Service::GcpMetadata];
         let guarded = self.settings.guarded();
         guarded
             .iter()
             .filter(|g| g.address == dialled && serves(g.mode))
             .flat_map(|g| &g.endpoints)
             .filter_map(|at| self.settings.endpoints.get(*at))
-            .any(|e| {
-                e.cloud == Cloud::Azure
-                    && Service::of_endpoint(&e.name, e.cloud)
-                        == Service::of_endpoint("azure-imds", Cloud::Azure)
-            })
+            .any(|e| e.cloud == cloud && signs.contains(&Service::of_endpoint(&e.name, e.cloud)))
     }
 
     /// Whether what this caller dialled is in enforce mode, or not guarded any more.

@@ -4,6 +4,9 @@
 mod aws;
 mod azure;
 mod forward;
+mod gcp;
+mod kept;
+mod wait;
 
 use std::rc::Rc;
 
@@ -13,6 +16,7 @@ use imds_guard_core::policy::Mode;
 use imds_guard_core::request::Request;
 
 pub(crate) use azure::Token;
+pub(crate) use kept::{Forwarded, Unforwarded};
 
 use super::connection::Connection;
 use super::failure::Failure;
@@ -46,6 +50,7 @@ impl Permitted<'_> {
             }
             (_, Asked::Azure(ask)) => azure::made(self, ask, record).await,
             (_, Asked::Aws(ask)) => aws::made(self, ask, gate).await,
+            (_, Asked::Gcp(ask)) => gcp::made(self, ask, gate, record).await,
         }
     }
 
@@ -66,6 +71,7 @@ pub(crate) fn at_once(
     match &call.asked {
         Asked::Azure(_) => Ok(None),
         Asked::Aws(ask) => aws::at_once(on, door, call, ask),
+        Asked::Gcp(ask) => Ok(gcp::at_once(door, call, ask)),
     }
 }
 

@@ -144,7 +144,7 @@ fn permitted(
 
 /// While an answer was fetched, the policy may have changed: what came back is given only if the new one grants the very
 /// same. And the caller may have started another program: that one is not whom the permit is for.
-async fn still_permitted(
+pub(super) async fn still_permitted(
     on: &Connection,
     session: &Session,
     asked_under: &Policy,
@@ -155,7 +155,7 @@ async fn still_permitted(
     let current = on.proxy.policy();
     if current.epoch != asked_under.epoch {
         let again = permitted(on, session, &current, call)?;
-        if again.grant() != permit.grant() {
+        if again.grant() != permit.grant() || again.scopes() != permit.scopes() {
             return Err(Failure::Superseded);
         }
         needs_recheck |= again.needs_recheck();

@@ -1,6 +1,7 @@
 //! Every way in which a request is not given what it asks for, and what becomes of each: an outcome for the caller, in
 //! core's table, and a word for the record. What failed inside is logged and never shown.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use imds_guard_core::audit;
@@ -39,7 +40,7 @@ pub(crate) enum Failure {
     /// The guard did not help.
     Guard(AskError),
     /// The real service did not help.
-    Upstream(UpstreamError),
+    Upstream(Rc<UpstreamError>),
     /// AWS: the session token isn't the caller's, or has expired.
     Session,
     /// AWS: no session token could be made.
@@ -84,7 +85,7 @@ impl Failure {
             | Self::Unsealed
             | Self::Unreadable
             | Self::Body(_) => Outcome::Internal,
-            Self::Upstream(error) => match error {
+            Self::Upstream(error) => match &**error {
                 UpstreamError::Connect(..)
                 | UpstreamError::Place(AskError::Refused(_) | AskError::Gone) => {
                     Outcome::UpstreamAway
@@ -98,6 +99,8 @@ impl Failure {
                 UpstreamError::Broken(_)
                 | UpstreamError::Body(_)
                 | UpstreamError::Redirect
+                | UpstreamError::NoCredential
+                | UpstreamError::NoTree
                 | UpstreamError::NoSession(_)
                 | UpstreamError::SessionToken
                 | UpstreamError::Interim => Outcome::UpstreamBroken,
@@ -118,8 +121,10 @@ impl Failure {
             Self::NotServed => (Word::Failed, Some("not_served")),
             Self::LeafNeedsText => (Word::Refused, Some("leaf_needs_text")),
             Self::Guard(_) => (Word::Failed, Some("guard")),
-            Self::Upstream(UpstreamError::Place(_)) => (Word::Failed, Some("out_of_reach")),
-            Self::Upstream(_) => (Word::Failed, Some("upstream")),
+            Self::Upstream(error) => match **error {
+                UpstreamError::Place(_) => (Word::Failed, Some("out_of_reach")),
+                _ => (Word::Failed, Some("upstream")),
+            },
             Self::Session => (Word::Refused, Some("session_token")),
             Self::Unsealed => (Word::Failed, Some("session_token")),
             Self::Unaudited => (Word::Failed, Some("unaudited")),
@@ -171,7 +176,7 @@ impl From<AskError> for Failure {
 impl From<UpstreamError> for Failure {
     fn from(error: UpstreamError) -> Self {
         tracing::warn!(%error, "forward failed");
-        Self::Upstream(error)
+        Self::Upstream(Rc::new(error))
     }
 }
 

@@ -27,8 +27,17 @@ pub(crate) enum Form {
 pub(crate) enum Reply {
     /// Made here.
     Made(Form, Bytes),
-    /// JSON that holds a credential, and whether it had to be fetched.
+    /// Made here, and what it is known by.
+    Tagged {
+        form: Form,
+        body: Bytes,
+        etag: String,
+        /// Whether the caller had to wait for it.
+        waited: bool,
+    },
+    /// A credential, and whether it had to be fetched.
     Credential {
+        form: Form,
         /// The body.
         body: Secret<Bytes>,
         /// Whether the caller had to wait for a source.
@@ -44,7 +53,7 @@ impl Reply {
     /// The status that it will have.
     pub(crate) fn status(&self) -> u16 {
         match self {
-            Self::Made(..) | Self::Credential { .. } => 200,
+            Self::Made(..) | Self::Tagged { .. } | Self::Credential { .. } => 200,
             Self::Forwarded(answer) => answer.status.as_u16(),
             Self::Table(response) => response.status,
         }
@@ -54,7 +63,9 @@ impl Reply {
     pub(crate) const fn took_time(&self) -> bool {
         matches!(
             self,
-            Self::Credential { fetched: true, .. } | Self::Forwarded(_)
+            Self::Credential { fetched: true, .. }
+                | Self::Tagged { waited: true, .. }
+                | Self::Forwarded(_)
         )
     }
 }
@@ -102,6 +113,14 @@ impl Heads {
         }
     }
 
+    fn made(&self, form: Form) -> &[u8] {
+        match form {
+            Form::Json => &self.json,
+            Form::Text => &self.text,
+            Form::Octets => &self.octets,
+        }
+    }
+
     /// Our own headers on the real service's status, media type and body.
     fn forwarded(&self, answer: upstream::Answer, to: &mut Vec<u8>) -> Bytes {
         let reason = answer.status.canonical_reason().unwrap_or_default();
@@ -109,6 +128,9 @@ impl Heads {
         to.extend_from_slice(&self.forwarded);
         if let Some(kind) = answer.content_type {
             field(to, header::CONTENT_TYPE.as_str(), kind.as_bytes());
+        }
+        if let Some(etag) = answer.etag {
+            field(to, header::ETAG.as_str(), etag.as_bytes());
         }
         if let Some(seconds) = answer.retry_after {
             field(to, header::RETRY_AFTER.as_str(), seconds.as_bytes());
@@ -145,16 +167,19 @@ impl Replies {
         let mut has_body = true;
         let body = match reply {
             Reply::Made(form, body) => {
-                to.extend_from_slice(match form {
-                    Form::Json => &heads.json,
-                    Form::Text => &heads.text,
-                    Form::Octets => &heads.octets,
-                });
+                to.extend_from_slice(heads.made(form));
+                body
+            }
+            Reply::Tagged {
+                form, body, etag, ..
+            } => {
+                to.extend_from_slice(heads.made(form));
+                field(to, header::ETAG.as_str(), etag.as_bytes());
                 body
             }
             // As below: to the caller whose request was permitted.
-            Reply::Credential { body, .. } => {
-                to.extend_from_slice(&heads.json);
+            Reply::Credential { form, body, .. } => {
+                to.extend_from_slice(heads.made(form));
                 body.expose().clone()
             }
             Reply::Forwarded(answer) => {

@@ -42,6 +42,14 @@ impl Socket {
         short.map_or(outcome, Ok)
     }
 
+    /// Ready when the caller has hung up. Never where it has sent something more first: then it is there.
+    pub(crate) async fn hung_up(&self) {
+        match self.0.ready(Interest::READABLE).await {
+            Ok(ready) if !ready.is_read_closed() => std::future::pending().await,
+            _ => {}
+        }
+    }
+
     fn poll_write_with(
         &self,
         cx: &mut Context<'_>,

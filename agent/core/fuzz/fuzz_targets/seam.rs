@@ -17,7 +17,10 @@ fuzz_target!(|packet: &[u8]| {
             "two encodings of one ask"
         );
         if let Ask::Sign { ask, .. } = ask {
-            let Request::Credential(CredentialAsk::AzureToken { resource, .. }) = ask.request()
+            let (Request::Credential(CredentialAsk::AzureToken { resource, .. })
+            | Request::Credential(CredentialAsk::GcpIdentity {
+                audience: resource, ..
+            })) = ask.request()
             else {
                 panic!("a sign ask is for a credential")
             };

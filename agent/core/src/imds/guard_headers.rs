@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{Arrival, Malformed};
 use crate::http::RequestHead;
+use crate::request::Cloud;
 
 /// Where a front server says that it stands between. `X-Forwarded-For` is refused by the real services, too.
 const FORWARDED: [&str; 6] = [
@@ -18,9 +19,10 @@ const FORWARDED: [&str; 6] = [
 ];
 
 /// Headers that decide something, on any cloud: given twice, two readers may take two values.
-const ONCE: [&str; 8] = [
+const ONCE: [&str; 9] = [
     "metadata",
     "metadata-flavor",
+    "x-google-metadata-request",
     "x-aws-ec2-metadata-token",
     "x-aws-ec2-metadata-token-ttl-seconds",
     "authorization",
@@ -61,7 +63,15 @@ fn from_browser(name: &str) -> bool {
             .is_some_and(|start| start.eq_ignore_ascii_case(PREFIX))
 }
 
-/// Exactly one `Host`, and it is the literal address that the kernel saw dialled: a literal can't be rebound.
+/// Names of Google's metadata server. Nobody else's name is among them, so none can be rebound.
+const GOOGLE: [&str; 3] = [
+    "metadata.google.internal",
+    "metadata.google.internal.",
+    "metadata",
+];
+
+/// Exactly one `Host`, and it is the literal address that the kernel saw dialled: a literal can't be rebound. Or one of the
+/// service's own names, where it has any.
 fn host(head: &RequestHead<'_>, arrival: &Arrival) -> Result<(), Malformed> {
     let mut hosts = head.values("host");
     let (host, more) = (hosts.next(), hosts.next());
@@ -69,8 +79,11 @@ fn host(head: &RequestHead<'_>, arrival: &Arrival) -> Result<(), Malformed> {
         return Err(Malformed::DuplicateHeader);
     }
     let host = host.ok_or(Malformed::HostMissing)?;
-    let named = std::str::from_utf8(host).ok().and_then(literal);
-    match named {
+    let host = std::str::from_utf8(host).map_err(|_| Malformed::ForeignHost)?;
+    if arrival.service.cloud() == Cloud::Gcp && is_named(host, &GOOGLE, arrival.port) {
+        return Ok(());
+    }
+    match literal(host) {
         Some((address, port))
             if address.to_canonical() == arrival.address.to_canonical()
                 && port.is_none_or(|port| port == 80 || port == arrival.port) =>
@@ -79,6 +92,13 @@ fn host(head: &RequestHead<'_>, arrival: &Arrival) -> Result<(), Malformed> {
         }
         _ => Err(Malformed::ForeignHost),
     }
+}
+
+/// Whether it is one of `names`, in any case, with no port, the usual one, or the one that was dialled.
+fn is_named(host: &str, names: &[&str], dialled: u16) -> bool {
+    let (name, port) = host.split_once(':').unwrap_or((host, "80"));
+    names.iter().any(|own| name.eq_ignore_ascii_case(own))
+        && (port == "80" || port == dialled.to_string())
 }
 
 /// An address literal with an optional port, in the one spelling that everyone reads alike: no decimal, hexadecimal or

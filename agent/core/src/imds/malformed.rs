@@ -70,6 +70,12 @@ pub enum Malformed {
     /// `Authorization` that is no visible text.
     #[error("the Authorization header is not readable")]
     Authorization,
+    /// No `Metadata-Flavor: Google`.
+    #[error("Missing Metadata-Flavor:Google header")]
+    FlavorMissing,
+    /// `audience` is missing or empty.
+    #[error("non-empty audience parameter required")]
+    AudienceMissing,
     /// A service whose dialect this version doesn't speak.
     #[error("this service is not spoken here")]
     UnknownService,
@@ -115,6 +121,8 @@ impl Malformed {
             Self::SessionToken => "session_token",
             Self::SessionPath => "session_path",
             Self::Authorization => "authorization",
+            Self::FlavorMissing => "flavor_missing",
+            Self::AudienceMissing => "audience_missing",
             Self::UnknownService => "unknown_service",
         }
     }
@@ -123,7 +131,7 @@ impl Malformed {
     pub const fn status(self) -> u16 {
         match self {
             Self::SessionToken => 401,
-            Self::ForeignHost | Self::Browser | Self::SessionPath => 403,
+            Self::ForeignHost | Self::Browser | Self::SessionPath | Self::FlavorMissing => 403,
             // The IMDSv2-credential flow falls back to the token endpoint on it.
             Self::NotOffered | Self::UnknownService => 404,
             Self::Method { .. } => 405,

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{Asked, Call, aws, azure};
+use super::{Asked, Call, aws, azure, gcp};
 use crate::policy::Identity;
 use crate::secret::Secret;
 
@@ -35,10 +35,16 @@ impl Call {
     /// The canonical request for the real service. `pinned` is the identity that the grant names: each dialect fills it in
     /// where the request names none; where the caller wrote one, policy has already found it equal.
     pub fn rebuild(&self, pinned: Option<&Identity>) -> Rebuilt {
+        self.rebuild_for(pinned, &[])
+    }
+
+    /// The same, with the scopes that the grant names, for a request that names none.
+    pub fn rebuild_for(&self, pinned: Option<&Identity>, scopes: &[Arc<str>]) -> Rebuilt {
         let (target, secret) = match &self.asked {
             Asked::Azure(ask) => (azure::target(self, ask, pinned), None),
             // The role that a grant pins is the one that is asked for, or there is no grant.
             Asked::Aws(ask) => aws::target(self, ask),
+            Asked::Gcp(ask) => (gcp::target(self, ask, pinned, scopes), None),
         };
         Rebuilt {
             // Whose body is not sent to the caller has to come all the same: it has a length.

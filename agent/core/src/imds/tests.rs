@@ -664,7 +664,7 @@ fn the_wireservers_own_paths_are_forward_only() {
 fn a_service_that_is_not_spoken_is_refused() {
     let call = send(
         "GET / HTTP/1.1\nHost: 169.254.169.254",
-        &at(IMDS, Service::GcpMetadata),
+        &at(IMDS, Service::GcpMtls),
     );
     assert_eq!(call, Err(Malformed::UnknownService));
     assert_eq!(

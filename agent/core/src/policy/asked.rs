@@ -10,6 +10,8 @@ use super::identify::Workload;
 use super::pattern::Access;
 use super::resource::Kind;
 use super::set::{About, PolicySet};
+use super::settings::Mode;
+use crate::imds::gcp;
 use crate::request::{Cloud, CredentialAsk, Request};
 
 /// A request with its names resolved.
@@ -78,7 +80,15 @@ impl Asked<'_> {
 }
 
 impl PolicySet {
-    pub(crate) fn asked<'a>(&self, caller: &Workload, request: &'a Request, now: i64) -> Asked<'a> {
+    /// In the mode of the endpoint that was dialled: where nothing is enforced a request goes on as it was written, so what it
+    /// leaves out is not filled in.
+    pub(crate) fn asked<'a>(
+        &'a self,
+        mode: Mode,
+        caller: &Workload,
+        request: &'a Request,
+        now: i64,
+    ) -> Asked<'a> {
         match request {
             Request::Read {
                 cloud,
@@ -110,7 +120,11 @@ impl PolicySet {
                 CredentialAsk::GcpIdentity { audience, .. } => {
                     self.target(Cloud::Gcp, Kind::GcpAudience, audience, false)
                 }
-                CredentialAsk::GcpToken { scopes, .. } => Asked::Scopes(scopes),
+                CredentialAsk::GcpToken { scopes, .. } => {
+                    let own = scopes.is_empty() && mode == Mode::Enforce;
+                    let own = own.then(|| self.own_scopes(caller, now)).flatten();
+                    Asked::Scopes(own.unwrap_or(scopes))
+                }
             },
         }
     }
@@ -133,6 +147,42 @@ impl PolicySet {
             target: role.and_then(|role| self.targets.find(Kind::AwsRole, role)),
             imdsv1,
         }
+    }
+
+    /// Scopes that a request doesn't name are those that the caller's rule gives. Where its workloads, or one that it may be,
+    /// give different ones, it has to name them.
+    fn own_scopes(&self, caller: &Workload, now: i64) -> Option<&[Arc<str>]> {
+        let certain = caller.matched.iter().map(|matched| matched.workload);
+        let all = certain.chain(caller.possible.iter().copied());
+        let mut found = all.filter_map(|workload| self.first_scopes(workload, now));
+        let first = found.next()?;
+        found.all(|other| other == first).then_some(first)
+    }
+
+    /// Of the first rule of a workload that gives an access token and hasn't ended.
+    pub(super) fn first_scopes(&self, workload: u32, now: i64) -> Option<&[Arc<str>]> {
+        let mut allows = self.scopes.get(&workload)?.iter();
+        allows.find_map(|id| {
+            let allow = &self.allows[*id as usize];
+            let alive = allow.until.is_none_or(|until| now < until);
+            let token = allow.about.token.as_ref().filter(|_| alive)?;
+            Some(token.scopes.as_slice())
+        })
+    }
+
+    /// The rules of a workload by which it may know what a read of accounts shows: those that give it a token of one.
+    pub(super) fn of_account(&self, workload: u32, asked: &Asked<'_>) -> &[u32] {
+        let read = match asked {
+            Asked::Path {
+                access: Access::Read,
+                cloud: Cloud::Gcp,
+                path,
+                ..
+            } => gcp::account_part(path).is_some(),
+            _ => false,
+        };
+        let allows = read.then(|| self.accounts.get(&workload)).flatten();
+        allows.map_or(&[], Vec::as_slice)
     }
 
     fn target(&self, cloud: Cloud, kind: Kind, name: &str, imdsv1: bool) -> Asked<'static> {

@@ -10,6 +10,7 @@ use super::set::{About, AllowRule, DenyRule, PolicySet};
 use super::settings::Mode;
 use super::{Identity, Origin};
 use crate::decision::{Decision, Denial, DenyReason, Grant, Permit, RuleRef};
+use crate::imds::gcp;
 use crate::request::{AzureIdentity, Cloud, CredentialAsk, Request};
 
 /// A rule of a workload that covers the request and hasn't ended.
@@ -48,7 +49,7 @@ impl PolicySet {
         request: &Request,
         now: i64,
     ) -> Decision {
-        let asked = self.asked(caller, request, now);
+        let asked = self.asked(mode, caller, request, now);
         let denies = self.denies(caller, &asked, now);
         if let Some(rule) = denies.enforced {
             return Decision::Deny(denial(DenyReason::DenyRule, Some(&rule.rule), caller));
@@ -58,6 +59,7 @@ impl PolicySet {
             .map(|rule| denial(DenyReason::DenyRule, Some(&rule.rule), caller));
         match self.granted(caller, request, &asked, now) {
             Granted::Grant(matched, found, grant) => Decision::Allow(Permit {
+                scopes: self.scopes_given(matched, found, request, &asked, now),
                 workload: matched.name.clone(),
                 rule: found.allow.rule.clone(),
                 grant,
@@ -80,6 +82,7 @@ impl PolicySet {
     fn let_through(&self, caller: &Workload, refusal: Denial, needs_recheck: bool) -> Permit {
         let first = caller.matched.first();
         Permit {
+            scopes: None,
             workload: first.map_or_else(|| self.nobody.clone(), |m| m.name.clone()),
             rule: self.audit_mode.clone(),
             grant: Grant::Forward { identity: None },
@@ -208,6 +211,10 @@ impl PolicySet {
                 subtree,
                 ..
             } => {
+                let token = self.of_account(workload, asked);
+                if let Some(token) = token.iter().copied().find_map(&mut live) {
+                    return Some(found(token));
+                }
                 let mut first: Option<u32> = None;
                 let trie = self.paths.get(&(workload, *access, *cloud))?;
                 trie.covering(path, *subtree, &mut |id| {
@@ -238,6 +245,27 @@ impl PolicySet {
 }
 
 impl PolicySet {
+    /// What [`Permit::scopes`] says.
+    fn scopes_given(
+        &self,
+        matched: &Matched,
+        found: Found<'_>,
+        request: &Request,
+        asked: &Asked<'_>,
+        now: i64,
+    ) -> Option<Arc<[Arc<str>]>> {
+        match (request, asked) {
+            (Request::Credential(CredentialAsk::GcpToken { scopes, .. }), Asked::Scopes(own)) => {
+                (scopes.is_empty() && !own.is_empty()).then(|| (*own).into())
+            }
+            (Request::Read { .. }, _) if found.allow.identity.is_some() => {
+                let own = self.first_scopes(matched.workload, now);
+                Some(own.unwrap_or_default().into())
+            }
+            _ => None,
+        }
+    }
+
     /// Whether one allow, by itself, covers the request and hasn't ended.
     pub(crate) fn covers(&self, id: u32, asked: &Asked<'_>, now: i64) -> bool {
         let allow = &self.allows[id as usize];
@@ -250,12 +278,12 @@ impl PolicySet {
                 path,
                 subtree,
                 ..
-            } => allow
-                .about
-                .paths
-                .iter()
-                .filter(|p| (p.access, p.cloud) == (*access, *cloud))
-                .any(|p| p.path.covers(path, *subtree)),
+            } => {
+                let paths = allow.about.paths.iter();
+                let mut paths = paths.filter(|p| (p.access, p.cloud) == (*access, *cloud));
+                self.of_account(allow.workload, asked).contains(&id)
+                    || paths.any(|p| p.path.covers(path, *subtree))
+            }
             Asked::Target { target, .. } => target
                 .and_then(|target| self.tokens.get(&(allow.workload, target)))
                 .is_some_and(|grants| grants.iter().any(|grant| grant.allow == id)),
@@ -325,11 +353,17 @@ impl DenyRule {
     }
 }
 
-/// Which of two workloads' rules answers, if they don't contradict each other: a configured document before a forward.
+/// Which of two workloads' rules answers, if they don't contradict each other: a configured document before a forward. A read
+/// of accounts may follow a token's rule in one workload and a read's in another: then who has the token has its own answer.
 fn prefer<'a>(
     a: (&'a Matched, Found<'a>),
     b: (&'a Matched, Found<'a>),
 ) -> Option<(&'a Matched, Found<'a>)> {
+    match (identity(a).is_some(), identity(b).is_some()) {
+        (true, false) => return Some(a),
+        (false, true) => return Some(b),
+        _ => {}
+    }
     match (&a.1.allow.document, &b.1.allow.document) {
         (Some(x), Some(y)) if x != y => None,
         (None, Some(_)) => Some(b),
@@ -393,17 +427,31 @@ fn grant<'a>(matched: &'a Matched, found: Found<'a>, request: &Request) -> Grant
         (Origin::Forward, _) => Grant::Forward {
             identity: Some(identity.clone()),
         },
-        (Origin::Mint, Cloud::Azure) => match (found.audience, subject(matched, found)) {
-            (Some(audience), Some(subject)) => Grant::Mint {
-                identity: identity.clone(),
-                audience: audience.clone(),
-                subject: subject.clone(),
-            },
-            _ => return Granted::Refusal(DenyReason::NotServed, false),
+        // Only a token for an audience is a statement that an issuer of our own can make.
+        (Origin::Mint, Cloud::Gcp) if found.audience.is_none() && !is_read(request) => {
+            return Granted::Refusal(DenyReason::NotServed, false);
+        }
+        // Whose it is: nothing is signed for that.
+        (Origin::Mint, Cloud::Gcp) if is_read(request) => Grant::Forward {
+            identity: Some(identity.clone()),
         },
+        (Origin::Mint, Cloud::Azure | Cloud::Gcp) => {
+            match (found.audience, subject(matched, found)) {
+                (Some(audience), Some(subject)) => Grant::Mint {
+                    identity: identity.clone(),
+                    audience: audience.clone(),
+                    subject: subject.clone(),
+                },
+                _ => return Granted::Refusal(DenyReason::NotServed, false),
+            }
+        }
         _ => return Granted::Refusal(DenyReason::NotServed, false),
     };
     Granted::Grant(matched, found, grant)
+}
+
+fn is_read(request: &Request) -> bool {
+    matches!(request, Request::Read { .. })
 }
 
 /// Whether the request names no identity, or the rule's own.
@@ -422,6 +470,14 @@ fn pinned(identity: &Identity, request: &Request) -> bool {
         Request::Credential(
             CredentialAsk::GcpToken { account, .. } | CredentialAsk::GcpIdentity { account, .. },
         ) => &**account == "default" || is(&identity.account, account),
+        Request::Read {
+            cloud: Cloud::Gcp,
+            path,
+            ..
+        } => match gcp::account_part(path) {
+            Some((Some(account), _)) => account == "default" || is(&identity.account, account),
+            _ => true,
+        },
         _ => true,
     }
 }

@@ -27,6 +27,8 @@ pub struct PolicySet {
     pub(crate) scopes: HashMap<u32, Vec<u32>>,
     /// workload → allows of AWS roles, in their order: of the first is what a caller gets that names none.
     pub(crate) roles: HashMap<u32, Vec<u32>>,
+    /// workload → allows of any GCP credential: who has one may read whose it is.
+    pub(crate) accounts: HashMap<u32, Vec<u32>>,
     pub(crate) paths: HashMap<(u32, Access, Cloud), Trie>,
     pub(crate) denies: Vec<DenyRule>,
     pub(crate) deny_alternatives: Vec<Alternative>,
@@ -122,6 +124,7 @@ impl Default for PolicySet {
             allows: vec![],
             tokens: HashMap::new(),
             scopes: HashMap::new(),
+            accounts: HashMap::new(),
             roles: HashMap::new(),
             paths: HashMap::new(),
             denies: vec![],

@@ -198,8 +198,12 @@ const GCP_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x2
 /// Name, cloud, addresses.
 pub type ShippedEndpoint = (&'static str, Cloud, &'static [(IpAddr, u16)]);
 
+/// Google's metadata server behind TLS: the same credentials, in a channel that nobody can look into. So it is open or shut,
+/// and there is no audit of it.
+pub const MTLS: &str = "gcp-mtls";
+
 /// The endpoints that are known without being configured.
-pub const SHIPPED: [ShippedEndpoint; 7] = [
+pub const SHIPPED: [ShippedEndpoint; 8] = [
     ("azure-imds", Cloud::Azure, &[(LINK_LOCAL, 80)]),
     ("azure-wireserver", Cloud::Azure, &[(WIRESERVER, 80)]),
     ("azure-hostga", Cloud::Azure, &[(WIRESERVER, 32526)]),
@@ -207,4 +211,5 @@ pub const SHIPPED: [ShippedEndpoint; 7] = [
     ("aws-ecs", Cloud::Aws, &[(ECS, 80)]),
     ("aws-eks", Cloud::Aws, &[(EKS, 80), (EKS_V6, 80)]),
     ("gcp-imds", Cloud::Gcp, &[(LINK_LOCAL, 80), (GCP_V6, 80)]),
+    (MTLS, Cloud::Gcp, &[(LINK_LOCAL, 443), (GCP_V6, 443)]),
 ];

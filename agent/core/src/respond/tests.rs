@@ -114,6 +114,7 @@ fn every_response_is_closed_to_caches_and_sniffers() {
 fn no_refusal_says_unreachable_or_shows_internals() {
     for (service, response) in failures() {
         assert!(response.status >= 400);
+        let flavor = header(&response, "Metadata-Flavor").map(str::to_owned);
         let text = String::from_utf8(response.body)
             .unwrap()
             .to_ascii_lowercase();
@@ -138,7 +139,12 @@ fn no_refusal_says_unreachable_or_shows_internals() {
                 let body: Value = serde_json::from_str(&text).unwrap();
                 assert!(body["code"].is_string() && body["message"].is_string());
             }
-            _ => {
+            Service::GcpMetadata | Service::GcpMtls => {
+                let title = format!("<title>error {} (", response.status);
+                assert!(text.contains(&title), "{text}");
+                assert_eq!(flavor.as_deref(), Some("Google"));
+            }
+            Service::AzureImds | Service::AzureWireserver => {
                 let body: Value = serde_json::from_str(&text).unwrap();
                 assert!(body["error"].is_string());
             }
@@ -202,6 +208,41 @@ fn what_sdks_probe_for() {
     assert_eq!(one(Outcome::Malformed(Malformed::NotOffered)).0, 404);
     assert_eq!(one(Outcome::UpstreamAway).0, 502);
     assert_eq!(one(Outcome::UpstreamSlow).0, 504);
+}
+
+#[test]
+fn what_googles_libraries_look_at() {
+    let answer = |outcome| respond(Service::GcpMetadata, &outcome);
+    for (outcome, status) in [
+        (Outcome::Malformed(Malformed::FlavorMissing), 403),
+        (Outcome::Malformed(Malformed::ForwardedFor), 403),
+        (Outcome::Malformed(Malformed::AudienceMissing), 400),
+        (Outcome::Malformed(Malformed::NotOffered), 404),
+        (Outcome::Unserved(DenyReason::NoRule), 403),
+        (Outcome::Throttled { retry_after: 7 }, 429),
+        (Outcome::UpstreamAway, 503),
+        (Outcome::UpstreamSlow, 504),
+        (Outcome::Text("x"), 200),
+    ] {
+        let answer = answer(outcome);
+        assert_eq!(answer.status, status);
+        assert_eq!(header(&answer, "Metadata-Flavor"), Some("Google"));
+        assert_eq!(header(&answer, "Server"), Some("Metadata Server for VM"));
+    }
+    let text = |outcome| String::from_utf8(answer(outcome).body).unwrap();
+    let missing = text(Outcome::Malformed(Malformed::FlavorMissing));
+    assert!(missing.contains("Missing Metadata-Flavor:Google header."));
+    assert!(
+        text(Outcome::Malformed(Malformed::AudienceMissing))
+            .contains("non-empty audience parameter required")
+    );
+    let json = answer(Outcome::Json("{}"));
+    assert_eq!(header(&json, "Content-Type"), Some("application/json"));
+    let there = moved("/computeMetadata/v1/instance/".into());
+    assert_eq!(
+        (there.status, header(&there, "Location")),
+        (301, Some("/computeMetadata/v1/instance/"))
+    );
 }
 
 #[test]

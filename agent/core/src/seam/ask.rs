@@ -4,7 +4,7 @@
 //! |---|---|
 //! | 0 | [`VERSION`] |
 //! | 1 | kind: 1 attest, 2 sign, 3 recheck, 4 dial |
-//! | 2 | kind of identity selector: 0 none, 1 client id, 2 object id, 3 resource id |
+//! | 2 | kind of identity selector: 0 none, 1 client id, 2 object id, 3 resource id; 4: GCP, resource is the audience, selector the account |
 //! | 3 | 0 |
 //! | 4..12 | id, copied into the answer |
 //! | 12..14, 14..16 | lengths of resource and selector; both 0 unless kind is 2 |
@@ -15,7 +15,7 @@
 use std::sync::Arc;
 
 use super::{ASK_HEADER, ASK_LIMIT, RESOURCE_LIMIT, SELECTOR_LIMIT, SeamError, VERSION};
-use crate::request::{AzureIdentity, CredentialAsk, Request};
+use crate::request::{AzureIdentity, Cloud, CredentialAsk, Request};
 
 /// A question of the proxy. Its subject is the accepted socket that comes with it, never anything in these bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +79,13 @@ pub enum SignAsk<'a> {
         /// The ARM resource id.
         resource_id: &'a str,
     },
+    /// GCP, an identity token.
+    Gcp {
+        /// As the caller wrote it, decoded.
+        audience: &'a str,
+        /// `default`, or an e-mail address.
+        account: &'a str,
+    },
 }
 
 impl<'a> SignAsk<'a> {
@@ -101,10 +108,24 @@ impl<'a> SignAsk<'a> {
         }
     }
 
+    /// Whose token it is.
+    pub const fn cloud(&self) -> Cloud {
+        match self {
+            Self::Gcp { .. } => Cloud::Gcp,
+            _ => Cloud::Azure,
+        }
+    }
+
     /// What policy is asked.
     pub fn request(&self) -> Request {
         let (_, resource, selector) = self.parts();
         let selector = match self {
+            Self::Gcp { audience, account } => {
+                return Request::Credential(CredentialAsk::GcpIdentity {
+                    account: Arc::from(*account),
+                    audience: Arc::from(*audience),
+                });
+            }
             Self::Azure { .. } => None,
             Self::AzureClientId { .. } => Some(AzureIdentity::ClientId(Arc::from(selector))),
             Self::AzureObjectId { .. } => Some(AzureIdentity::ObjectId(Arc::from(selector))),
@@ -131,6 +152,7 @@ impl<'a> SignAsk<'a> {
                 resource,
                 resource_id,
             } => (3, resource, resource_id),
+            Self::Gcp { audience, account } => (4, audience, account),
         }
     }
 }
@@ -256,6 +278,10 @@ fn decode_sign<'a>(
         3 => Ok(SignAsk::AzureResourceId {
             resource,
             resource_id: selector()?,
+        }),
+        4 => Ok(SignAsk::Gcp {
+            audience: resource,
+            account: selector()?,
         }),
         _ => Err(SeamError::Kind),
     }

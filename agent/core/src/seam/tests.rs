@@ -53,7 +53,7 @@ fn anything_out_of_place_in_an_ask_is_refused() {
     assert_eq!(broken(1, 1), SeamError::Kind, "an attest with a selector");
     assert_eq!(broken(1, 4), SeamError::Kind, "a dial with a selector");
     assert_eq!(broken(2, 0), SeamError::Length, "a selector without a kind");
-    assert_eq!(broken(2, 4), SeamError::Kind);
+    assert_eq!(broken(2, 5), SeamError::Kind);
     assert_eq!(broken(3, 1), SeamError::Kind);
     assert_eq!(broken(12, 9), SeamError::TooShort, "lengths beyond the end");
     assert_eq!(broken(12, 7), SeamError::Trailing);
@@ -65,6 +65,31 @@ fn anything_out_of_place_in_an_ask_is_refused() {
     for len in 0..good.len() {
         assert!(Ask::decode(&good[..len]).is_err(), "cut at {len}");
     }
+}
+
+#[test]
+fn an_identity_token_is_asked_for_by_audience_and_account() {
+    let ask = SignAsk::Gcp {
+        audience: "https://registry",
+        account: "default",
+    };
+    let packet = Ask::Sign { id: 7, ask }.encode().unwrap();
+    assert_eq!(Ask::decode(&packet), Ok(Ask::Sign { id: 7, ask }));
+    assert_eq!(
+        ask.request(),
+        Request::Credential(CredentialAsk::GcpIdentity {
+            account: "default".into(),
+            audience: "https://registry".into()
+        })
+    );
+    let nobody = SignAsk::Gcp {
+        audience: "https://registry",
+        account: "",
+    };
+    assert_eq!(
+        Ask::Sign { id: 7, ask: nobody }.encode(),
+        Err(SeamError::Length)
+    );
 }
 
 fn pushes() -> Vec<Answer> {

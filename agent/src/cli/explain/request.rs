@@ -1,14 +1,13 @@
-//! The request that an operator types: `GET /metadata/identity/oauth2/token?resource=…`. Azure's and Amazon's go through
-//! the real dialects; those of a cloud whose dialect isn't served yet are read here, for policy alone, and nothing is sent.
+//! The request that an operator types: `GET /metadata/identity/oauth2/token?resource=…`. It goes through the real dialects, for
+//! policy alone; nothing is sent.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
 
 use imds_guard_core::http::RequestHead;
 use imds_guard_core::imds::aws::TOKEN_HEADER;
 use imds_guard_core::imds::aws::version::is_version;
-use imds_guard_core::imds::{self, Arrival, Service};
-use imds_guard_core::request::{Cloud, CredentialAsk, Request};
+use imds_guard_core::imds::{self, Arrival, Service, gcp::FLAVOR};
+use imds_guard_core::request::Request;
 
 /// Where Azure's, Amazon's and Google's requests go.
 const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254));
@@ -27,7 +26,7 @@ pub(super) fn parse(text: &str) -> Result<Request, String> {
         return aws(method, target);
     }
     if path == "/computeMetadata" || path.starts_with("/computeMetadata/") {
-        return gcp(path, query);
+        return gcp(method, target);
     }
     azure(method, target, query)
 }
@@ -73,47 +72,12 @@ fn parsed(
     Ok(call.request)
 }
 
-fn gcp(path: &str, query: &str) -> Result<Request, String> {
-    let value = |key: &str| {
-        let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-        pairs.into_iter().find(|(k, _)| *k == key).map(|(_, v)| v)
-    };
-    let below = path.strip_prefix("/computeMetadata/v1/instance/service-accounts/");
-    match below.and_then(|rest| rest.split_once('/')) {
-        Some((account, "token")) => Ok(Request::Credential(CredentialAsk::GcpToken {
-            account: account.into(),
-            scopes: list(value("scopes").unwrap_or_default()),
-        })),
-        Some((account, "identity")) => Ok(Request::Credential(CredentialAsk::GcpIdentity {
-            account: account.into(),
-            audience: value("audience").ok_or("add ?audience=…")?.into(),
-        })),
-        _ => {
-            let subtree = value("recursive").is_some_and(|v| v.eq_ignore_ascii_case("true"));
-            read(Cloud::Gcp, path, subtree)
-        }
-    }
-}
-
-fn list(text: &str) -> Vec<Arc<str>> {
-    let items = text.split(',').filter(|item| !item.is_empty());
-    items.map(Arc::from).collect()
-}
-
-fn read(cloud: Cloud, path: &str, subtree: bool) -> Result<Request, String> {
-    let path = path.strip_suffix('/').unwrap_or(path);
-    let odd = |segment: &str| matches!(segment, "" | "." | "..");
-    if path.contains('%') || path.split('/').skip(1).any(odd) {
-        return Err(format!(
-            "`{path}` is not a canonical path: write it decoded, without empty or dot segments"
-        ));
-    }
-    Ok(Request::Read {
-        cloud,
-        path: path.into(),
-        subtree,
-        imdsv1: false,
-    })
+fn gcp(method: &str, target: &str) -> Result<Request, String> {
+    let headers: [(&str, &[u8]); 2] = [
+        ("Host", b"169.254.169.254"),
+        (FLAVOR.0, FLAVOR.1.as_bytes()),
+    ];
+    parsed(Service::GcpMetadata, method, target, &headers)
 }
 
 #[cfg(test)]
@@ -149,6 +113,7 @@ mod tests {
             "GET /a /b",
             "GET /latest/../x",
             "GET /metadata/%2e%2e/x",
+            "GET /computeMetadata/v1/instance/service-accounts/default/identity",
         ] {
             assert!(parse(bad).is_err(), "{bad}");
         }

@@ -122,6 +122,10 @@ impl Credential for Token {
 }
 
 impl Token {
+    pub(super) const fn signed(&self) -> &Signed {
+        &self.signed
+    }
+
     fn body(&self, identity: &Identity, ask: &TokenAsk, now: i64) -> Secret<Bytes> {
         let mut body = self.body.borrow_mut();
         if let Some((written, body)) = &*body
@@ -173,7 +177,8 @@ impl Mint<'_> {
             .proxy
             .broker
             .get(key, self.ask.bypass_cache, now, async || {
-                self.sign(on).await
+                let ask = SignAsk::azure(&self.ask.resource, self.ask.selector.as_ref());
+                sign(on, ask, self.audience).await
             })
             .await?;
         record.credential = Some(Fingerprint {
@@ -183,25 +188,30 @@ impl Mint<'_> {
             cached: via.is_cached(),
         });
         Ok(Reply::Credential {
+            form: Form::Json,
             body: token.body(self.identity, self.ask, unix_now()),
             fetched: via.took_time(),
         })
     }
+}
 
-    async fn sign(&self, on: &Connection) -> Result<Token, AskError> {
-        let sign = SignAsk::azure(&self.ask.resource, self.ask.selector.as_ref());
-        let reply = on
-            .proxy
-            .seam
-            .ask(on.socket.as_fd(), |id| seam::Ask::Sign { id, ask: sign })
-            .await?;
-        match reply.answer {
-            // The guard decided again: by another policy than ours, it would sign for another audience.
-            Answer::Signed(signed) if signed.audience == *self.audience => Ok(Token {
-                signed,
-                body: RefCell::new(None),
-            }),
-            _ => Err(AskError::Mismatch),
-        }
+/// Has the guard sign what `ask` says, for the audience that the permit names.
+pub(super) async fn sign(
+    on: &Connection,
+    ask: SignAsk<'_>,
+    audience: &str,
+) -> Result<Token, AskError> {
+    let reply = on
+        .proxy
+        .seam
+        .ask(on.socket.as_fd(), |id| seam::Ask::Sign { id, ask })
+        .await?;
+    match reply.answer {
+        // The guard decided again: by another policy than ours, it would sign for another audience.
+        Answer::Signed(signed) if *signed.audience == *audience => Ok(Token {
+            signed,
+            body: RefCell::new(None),
+        }),
+        _ => Err(AskError::Mismatch),
     }
 }

@@ -103,9 +103,14 @@ impl Compiling {
             let help = "add role = \"arn:aws:iam::123456789012:role/batch\" (or the role's name, for source = \"forward\")";
             self.error(&name.place, title, help);
         }
+        if cloud == Cloud::Gcp && source == Origin::Mint && entry.account.is_none() {
+            let title = format!("identity `{}` is minted without an `account`", name.value);
+            let help = "add account = \"NAME@PROJECT.iam.gserviceaccount.com\": clients ask whose token it is before they ask for it";
+            self.error(&entry.source.place, title, help);
+        }
         let served = match source {
             Origin::Forward => true,
-            Origin::Mint => cloud == Cloud::Azure,
+            Origin::Mint => matches!(cloud, Cloud::Azure | Cloud::Gcp),
             Origin::Federate | Origin::Assume => false,
         };
         if !served {

@@ -151,6 +151,9 @@ impl Compiling {
         about: Option<&AboutToken>,
     ) {
         let Some(about) = about else { return };
+        if about.cloud == Cloud::Gcp {
+            set.accounts.entry(workload).or_default().push(allow);
+        }
         if !about.scopes.is_empty() {
             set.scopes.entry(workload).or_default().push(allow);
         }
@@ -222,6 +225,15 @@ impl Compiling {
             let help = format!("name an identity of cloud `{}`", cloud_name(cloud));
             self.error(&name.place, title, help);
             return None;
+        }
+        let scope = token.value.scopes.first();
+        if let Some(scope) = scope.filter(|_| identity.origin == Origin::Mint) {
+            let title = format!(
+                "identity `{}` is minted, and scopes can't be",
+                identity.name
+            );
+            let help = "leave `scopes` out and write `audience`: an access token is Google's alone to give, so name an identity with source = \"forward\" for it";
+            self.error(&scope.place, title, help);
         }
         Some(identity)
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::Compiling;
 use crate::policy::document::{At, Files, Text};
 use crate::policy::settings::{
-    Audit, Endpoint, Hardening, Host, Issuer, Mode, Proxy, SHIPPED, Settings,
+    Audit, Endpoint, Hardening, Host, Issuer, MTLS, Mode, Proxy, SHIPPED, Settings,
 };
 use crate::request::Cloud;
 
@@ -165,10 +165,32 @@ impl Compiling {
             });
         }
         self.set(&files.endpoints, &mut endpoints, |e, mode| e.mode = mode);
+        self.mtls(files, &mut endpoints);
         self.set(&files.other_traffic, &mut endpoints, |e, word| {
             e.other_traffic = Some(word);
         });
         endpoints
+    }
+
+    /// Where nothing is said of the channel that nobody can look into, it is shut where what it carries is guarded, and as it is
+    /// without us where that is only watched: whoever tries an audit must not lose what worked.
+    fn mtls(&mut self, files: &Files, endpoints: &mut [Endpoint]) {
+        match files.endpoints.get(MTLS) {
+            Some(mode) if mode.value == Mode::Audit => {
+                let title = format!("`{MTLS}` can't be audited");
+                let help = "write \"enforce\", which shuts it, or \"observe\", which leaves it open: nobody can look into TLS";
+                self.error(&mode.place, title, help);
+            }
+            Some(_) => {}
+            None => {
+                let plain = endpoints.iter().find(|e| &*e.name == "gcp-imds");
+                let shut = plain.is_some_and(|plain| plain.mode == Mode::Enforce);
+                let mtls = endpoints.iter_mut().find(|e| &*e.name == MTLS);
+                if let Some(mtls) = mtls {
+                    mtls.mode = if shut { Mode::Enforce } else { Mode::Observe };
+                }
+            }
+        }
     }
 
     /// What a table says of endpoints by name.

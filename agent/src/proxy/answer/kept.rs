@@ -1,0 +1,130 @@
+//! Credentials that the real service gave, kept while they last: SDKs that start many processes ask for the same one many
+//! times, and the real service limits how often. One request for it is under way at a time, whoever waits.
+
+use std::rc::Rc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hyper::StatusCode;
+use hyper::body::Bytes;
+use imds_guard_core::imds::gcp::answer::AccessToken;
+use imds_guard_core::secret::Secret;
+
+use crate::credentials::{self, Credential};
+use crate::proxy::failure::Failure;
+use crate::proxy::reply::{Form, Reply};
+use crate::upstream::{Answer, UpstreamError};
+
+/// A credential of the real service.
+#[derive(Debug)]
+pub(crate) struct Forwarded {
+    what: What,
+    received: i64,
+    expires: i64,
+}
+
+#[derive(Debug)]
+enum What {
+    /// Its answer changes each second.
+    Access(AccessToken),
+    /// A signed statement, the same to the last byte.
+    Statement(Secret<Bytes>),
+}
+
+impl Credential for Forwarded {
+    fn issued(&self) -> i64 {
+        self.received
+    }
+    fn expires(&self) -> i64 {
+        self.expires
+    }
+}
+
+impl Forwarded {
+    /// Reads an access token in Google's shape, which came at `now`.
+    pub(super) fn access(answer: &Answer, now: i64) -> Option<Self> {
+        let token = AccessToken::read(answer.body.expose(), now)?;
+        Some(Self {
+            expires: token.expires,
+            what: What::Access(token),
+            received: now,
+        })
+    }
+
+    /// Reads a statement for `audience`: whose it is, is looked at by whoever it is for; that it is for the one who was asked
+    /// about, here.
+    pub(super) fn statement(answer: &Answer, audience: &str, now: i64) -> Option<Self> {
+        #[derive(serde::Deserialize)]
+        struct Claims {
+            aud: String,
+            exp: i64,
+        }
+        let jwt = std::str::from_utf8(answer.body.expose()).ok()?.trim_end();
+        let mut parts = jwt.split('.');
+        let (_, claims, _) = (parts.next()?, parts.next()?, parts.next()?);
+        let claims = URL_SAFE_NO_PAD.decode(claims).ok()?;
+        let claims: Claims = serde_json::from_slice(&claims).ok()?;
+        let whole = parts.next().is_none() && claims.aud == audience;
+        whole.then(|| Self {
+            what: What::Statement(Secret::new(Bytes::copy_from_slice(jwt.as_bytes()))),
+            received: now,
+            expires: claims.exp,
+        })
+    }
+
+    /// The answer at `now`.
+    pub(super) fn reply(&self, now: i64, fetched: bool) -> Reply {
+        let (form, body) = match &self.what {
+            What::Access(token) => {
+                let text = token.body(now);
+                (Form::Json, Secret::new(Bytes::from(text.expose().clone())))
+            }
+            What::Statement(body) => (Form::Text, body.clone()),
+        };
+        Reply::Credential {
+            form,
+            body,
+            fetched,
+        }
+    }
+}
+
+/// Why there is none.
+#[derive(Debug, Clone)]
+pub(crate) enum Unforwarded {
+    /// No answer that is one.
+    Failed(Rc<UpstreamError>),
+    /// The real service's refusal, which the caller has in its own words.
+    Refused(Rc<Answer>),
+}
+
+impl credentials::Failure for Unforwarded {
+    fn is_general(&self) -> bool {
+        match self {
+            Self::Failed(error) => matches!(
+                **error,
+                UpstreamError::Connect(..) | UpstreamError::Late | UpstreamError::Broken(_)
+            ),
+            Self::Refused(answer) => {
+                answer.status == StatusCode::TOO_MANY_REQUESTS || answer.status.is_server_error()
+            }
+        }
+    }
+}
+
+impl From<UpstreamError> for Unforwarded {
+    fn from(error: UpstreamError) -> Self {
+        tracing::warn!(%error, "forward failed");
+        Self::Failed(Rc::new(error))
+    }
+}
+
+impl Unforwarded {
+    /// What the caller gets.
+    pub(super) fn answered(self) -> Result<Reply, Failure> {
+        match self {
+            Self::Failed(error) => Err(Failure::Upstream(error)),
+            Self::Refused(answer) => Ok(Reply::Forwarded(Rc::unwrap_or_clone(answer))),
+        }
+    }
+}
