@@ -273,13 +273,7 @@ fn tree(state: &State, below: &str, recursive: bool) -> Option<Answer> {
     let (path, slash) = (below.trim_end_matches('/'), below.ends_with('/'));
     let directory = |listing: &str, whole: String| {
         Some(match (slash, recursive) {
-            (false, _) => Answer {
-                status: "301 Moved Permanently",
-                extra: format!(
-                    "Location: http://metadata.google.internal/computeMetadata/v1{path}/\r\n"
-                ),
-                ..page("301 Moved Permanently")
-            },
+            (false, _) => moved(path),
             (true, true) => Answer::json(whole),
             (true, false) => Answer::text(listing),
         })
@@ -311,9 +305,21 @@ fn tree(state: &State, below: &str, recursive: bool) -> Option<Answer> {
             account(if name == GCP_OTHER { name } else { GCP_ACCOUNT }),
         );
     }
-    if slash {
-        return None;
+    if slash { None } else { leaf(state, path) }
+}
+
+/// A directory is asked for with a slash.
+fn moved(path: &str) -> Answer {
+    const STATUS: &str = "301 Moved Permanently";
+    Answer {
+        status: STATUS,
+        extra: format!("Location: http://metadata.google.internal/computeMetadata/v1{path}/\r\n"),
+        ..page(STATUS)
     }
+}
+
+/// A value at the end of a path.
+fn leaf(state: &State, path: &str) -> Option<Answer> {
     Some(Answer::text(match path {
         "/project/project-id" => "p",
         "/project/numeric-project-id" => "1",

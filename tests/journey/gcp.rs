@@ -336,6 +336,7 @@ fn a_whole_tree_has_nothing_in_it_that_is_denied_or_a_credential() {
 
 #[test]
 #[ignore = "kernel: cargo xtask test kernel"]
+#[expect(clippy::too_many_lines, reason = "one story, told in order")]
 fn requests_that_speak_for_somebody_else_are_refused_as_the_server_does() {
     let world = world("gcp-guards");
     let gcp = world.gcp().unwrap();

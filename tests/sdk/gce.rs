@@ -11,12 +11,6 @@ use imds_guard_tests::{AgentProcess, FakeGcp, Workload, World};
 pub(crate) const STORAGE: &str = "https://www.googleapis.com/auth/devstorage.read_only";
 /// For whom it gives an identity token.
 pub(crate) const AUDIENCE: &str = "https://registry.example.org";
-/// Where the libraries find the server: its name isn't known in a world. Both are documented, and both are needed.
-pub(crate) const PLACE: [(&str, &str); 2] = [
-    ("GCE_METADATA_HOST", "169.254.169.254"),
-    ("GCE_METADATA_IP", "169.254.169.254"),
-];
-
 const POLICY: &str = r#"
 [endpoints]
 gcp-imds = "enforce"

@@ -1,11 +1,6 @@
 //! The unmodified google-auth-library and gcp-metadata, through interception. They look for the server by a directory without its
 //! slash, don't encode an audience, and take no answer without `Metadata-Flavor`.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "what fails here fails the test that stands on it"
-)]
-
 use crate::gce::{AUDIENCE, Machine, STORAGE};
 use crate::run;
 use crate::world::world;

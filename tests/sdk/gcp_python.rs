@@ -5,11 +5,17 @@
     reason = "what fails here fails the test that stands on it"
 )]
 
-use crate::gce::{AUDIENCE, Machine, PLACE, STORAGE};
+use crate::gce::{AUDIENCE, Machine, STORAGE};
 use crate::world::world;
 use imds_guard_tests::{GCP_CANARY, GCP_OTHER, Python, Workload, World, claims};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
+
+/// Where the libraries find the server: its name isn't known in a world. Both are documented, and both are needed.
+const PLACE: [(&str, &str); 2] = [
+    ("GCE_METADATA_HOST", "169.254.169.254"),
+    ("GCE_METADATA_IP", "169.254.169.254"),
+];
 
 fn auth(world: &World, workload: &Workload<'_>, words: &[&str]) -> Value {
     let python = Python::new(world).unwrap();
