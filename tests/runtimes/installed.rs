@@ -11,8 +11,9 @@ const POLICY: &str = "/etc/imds-guard/imds-guard.toml";
 const LOG: &str = "/run/imds-guard.log";
 const AUDIT: &str = "/var/log/imds-guard/audit.jsonl";
 const UNITS: [&str; 2] = ["imds-guard.service", "imds-guard-proxy.service"];
-/// Nothing about what they may do: where they log, and how long an emulated machine may take to start them.
-const DROP_IN: &str = "[Service]\nStandardOutput=append:/run/imds-guard.log\nStandardError=append:/run/imds-guard.log\nTimeoutStartSec=120\n";
+/// Nothing about what they may do: where they log, and how long an emulated machine may take to start them, or between two signs
+/// of their life.
+const DROP_IN: &str = "[Service]\nStandardOutput=append:/run/imds-guard.log\nStandardError=append:/run/imds-guard.log\nTimeoutStartSec=120\nWatchdogSec=120\n";
 
 /// A workload that may have Key Vault's token of the real service: its selectors.
 pub(crate) type Grant<'a> = &'a [&'a str];

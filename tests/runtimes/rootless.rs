@@ -1,7 +1,7 @@
 //! Podman as an ordinary user: its containers are told apart by their cgroups and by the users that they really are, and the
 //! process that carries a container's packets (slirp4netns, pasta) is its user, and not the container.
 
-use crate::asker::{attempt_at, enforced, judge};
+use crate::asker::{attempt_at, enforced, insisting};
 use crate::installed::{Grant, Installed, policy, run};
 use crate::podman::{Container, Engine, SUBORDINATE, UID};
 use anyhow::{Context, Result, bail, ensure};
@@ -109,7 +109,12 @@ fn carried(
             "{rule:?}: {outcomes:?}\n{}",
             agent.said()
         );
-        told_apart(&agent.audit.wait(before + 2)?[before..])?;
+        let late = |record: &Value| record["status"] == 504;
+        let so_far = agent.audit.wait(before + 2)?.split_off(before);
+        let again = so_far.iter().filter(|record| late(record)).count();
+        let mut records = agent.audit.wait(before + 2 + again)?.split_off(before);
+        records.retain(|record| !late(record));
+        told_apart(&records)?;
     }
     Ok(())
 }
@@ -164,15 +169,16 @@ END"
     }
 
     fn attempt(&self, azure: &FakeAzure) -> Result<Outcome> {
-        let asked = azure.received().len();
         let line = format!(
             "PATH=/run/payload/bin:$PATH; {}",
             attempt_at("10.66.6.6:80")
         );
-        let output = Command::new("ip")
-            .args(["netns", "exec", &self.name, "sh", "-c", &line])
-            .output()?;
-        let said = [output.stdout, output.stderr].concat();
-        judge(&String::from_utf8_lossy(&said), azure, asked)
+        insisting(azure, || {
+            let output = Command::new("ip")
+                .args(["netns", "exec", &self.name, "sh", "-c", &line])
+                .output()?;
+            let said = [output.stdout, output.stderr].concat();
+            Ok(String::from_utf8_lossy(&said).into_owned())
+        })
     }
 }
