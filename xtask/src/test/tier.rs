@@ -67,9 +67,9 @@ impl Tier {
     /// How long it may take on two cores, once built.
     pub(crate) fn budget(self) -> Duration {
         Duration::from_secs(match self {
-            Self::Unit => 90,
+            Self::Unit => 120,
             Self::Functional => 30,
-            Self::Kernel => 480,
+            Self::Kernel => 600,
             // A root file system made, and the daemons restarted a hundred times.
             Self::Systemd => 330,
             Self::Package => 180,
