@@ -155,14 +155,19 @@ impl AgentProcess {
         self.process.id()
     }
 
-    /// The pids of the guard's children: its proxy.
+    /// The pids of those of the guard's children that are its proxy; for moments it has others, nft.
     #[must_use]
     pub fn children(&self) -> Vec<u32> {
         let path = format!("/proc/{0}/task/{0}/children", self.pid());
+        let is_proxy = |pid: &u32| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.split(|byte| *byte == 0).nth(1) == Some(b"proxy")
+        };
         fs::read_to_string(path)
             .unwrap_or_default()
             .split_whitespace()
             .filter_map(|pid| pid.parse().ok())
+            .filter(is_proxy)
             .collect()
     }
 
