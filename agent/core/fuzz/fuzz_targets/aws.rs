@@ -16,7 +16,7 @@ fuzz_target!(|target: &str| {
             let Ok(call) = parse(service, target, session) else {
                 continue;
             };
-            check(&call);
+            check(service, &call);
             let rebuilt = call.rebuild(None);
             assert!(rebuilt.target.is_ascii());
             let again = parse(service, &rebuilt.target, session).expect("what is rebuilt parses");
@@ -27,16 +27,23 @@ fuzz_target!(|target: &str| {
     }
 });
 
-fn check(call: &Call) {
+/// Names are compared whole: `/my-security-credentials/x` is nobody's secret. And each service has its own: a container's endpoint
+/// may call anything else what IMDS calls its roles.
+fn check(service: Service, call: &Call) {
     let Request::Read { path, .. } = &call.request else {
         assert!(matches!(call.request, Request::Credential(_)));
         assert!(!call.path().contains("/credentials/"));
         return;
     };
     let lower = path.to_ascii_lowercase();
-    assert!(!lower.contains("security-credentials/"), "{path}");
-    assert!(!lower.contains("/iam/security-credentials"), "{path}");
-    assert!(!lower.split('/').any(|name| name == "credentials") || lower.starts_with("/latest"));
+    let names: Vec<&str> = lower.split('/').collect();
+    if service == Service::AwsContainer {
+        assert!(!names.contains(&"credentials"), "{path}");
+        return;
+    }
+    let above_others = &names[..names.len() - 1];
+    assert!(!above_others.contains(&"security-credentials"), "{path}");
+    assert!(!lower.ends_with("/iam/security-credentials"), "{path}");
 }
 
 fn parse(service: Service, target: &str, session: bool) -> Result<Call, Malformed> {

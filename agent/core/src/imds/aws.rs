@@ -40,7 +40,8 @@ pub enum Ask {
 pub struct TreeAsk {
     /// The version, as the caller wrote it: the real service shows each its own tree. Empty for `/`, the list of versions.
     pub version: Arc<str>,
-    /// Whether the caller wrote a slash at the end. The real service looks at it; policy doesn't.
+    /// Whether a slash goes upstream at the end: as the caller wrote it, which the real service looks at and policy doesn't; for
+    /// roles as it is documented.
     pub slash: bool,
     /// What it is for.
     pub what: What,

@@ -10,8 +10,6 @@ use crate::http::RequestHead;
 use crate::imds::{Asked, Call, Malformed, path};
 use crate::request::{Cloud, CredentialAsk, Request};
 
-/// Where roles are, below a version.
-const ROLES: &str = "/meta-data/iam/security-credentials/";
 /// Where the credentials of the instance's own identity are; they are a role to policy, by this name in front of theirs.
 const INSTANCE_IDENTITY: &str = "identity-credentials/ec2/security-credentials";
 /// Names below which there are secrets.
@@ -46,7 +44,11 @@ pub(super) fn parse(
         request,
         asked: Asked::Aws(Ask::Tree(TreeAsk {
             version: names.first().copied().unwrap_or_default().into(),
-            slash,
+            slash: match what {
+                What::Read => slash,
+                What::Roles => true,
+                What::Role => false,
+            },
             what,
             session,
         })),
@@ -120,18 +122,14 @@ fn has_secret(names: &[&str]) -> bool {
     names.iter().any(secret)
 }
 
-/// The path as it goes upstream: with the version that the caller wrote, and its slash.
+/// The path as it goes upstream: with the version that the caller wrote.
 pub(super) fn target(canonical: &str, ask: &TreeAsk) -> String {
     let Some(below) = canonical.strip_prefix("/latest") else {
         return "/".to_owned();
     };
     let mut target = format!("/{}", ask.version);
-    if ask.what == What::Roles {
-        target.push_str(ROLES);
-        return target;
-    }
     target.push_str(&path::encode(below));
-    if ask.slash && ask.what == What::Read {
+    if ask.slash {
         target.push('/');
     }
     target
