@@ -99,6 +99,7 @@ pub struct Interceptor {
     fresh: bool,
     listeners: Option<Arc<Listeners>>,
     namespaces: Option<Namespaces>,
+    switch: Option<namespaces::Switch>,
     records: OwnedFd,
     records_readonly: OwnedFd,
     upstream: OwnedFd,
@@ -179,7 +180,10 @@ impl Interceptor {
             arrivals: take(&mut ebpf, imds_guard_ebpf::map::ARRIVALS)?,
             kept: kept.spaces,
         };
-        interceptor.namespaces = Some(Namespaces::start(means, Arc::clone(&listeners))?);
+        let serve = endpoints::steers(&settings.endpoints);
+        let (namespaces, switch) = Namespaces::start(means, Arc::clone(&listeners), serve)?;
+        interceptor.namespaces = Some(namespaces);
+        interceptor.switch = Some(switch);
         interceptor.listeners = Some(listeners);
         interceptor.refused = told(kept.refused);
         let lease = take(&mut ebpf, imds_guard_ebpf::map::LEASE)?;
@@ -307,6 +311,7 @@ impl Interceptor {
             fresh,
             listeners: None,
             namespaces: None,
+            switch: None,
             records: open(map::RECORDS)?,
             records_readonly: bpf::open_pinned_readonly(&pinned.join(map::RECORDS))
                 .map_err(InterceptError::system("opening the attribution map"))?,
@@ -367,6 +372,10 @@ impl Interceptor {
     /// # Errors
     /// [`InterceptError::BadEndpoints`] before anything is changed.
     pub fn set_endpoints(&mut self, endpoints: &[GuardedEndpoint]) -> Result<(), InterceptError> {
+        // Before anybody is steered, so that nobody is refused for want of a listener.
+        if let Some(switch) = &self.switch {
+            switch.serve(endpoints::steers(endpoints));
+        }
         endpoints::write(&mut self.tables, endpoints, self.port)?;
         self.guarded = endpoints.to_vec();
         self.refresh_uplinks();

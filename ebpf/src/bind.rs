@@ -17,7 +17,7 @@ use imds_guard_ebpf::{Counter, ISSUER_MARK, LISTENER_MARK};
 use crate::{
     connect::{EACCES, LOOPBACK6, MAPPED, SOCK_STREAM, bytes, dialled_port, dialled6, refuse, sk},
     globals::{issuer, proxy_port},
-    maps::{count, listeners},
+    maps::{count, listeners, steers},
 };
 
 /// IPv4 sockets.
@@ -63,7 +63,7 @@ fn judge(ctx: &SockAddrContext, words: [u32; 4], port: u32) -> i32 {
 fn needed(ctx: &SockAddrContext, words: [u32; 4], port: u32) -> u32 {
     let any = is_any(words);
     // In every network namespace: callers of each are steered to its own loopback.
-    if port == u32::from(proxy_port()) && (any || is_loopback(words)) {
+    if port == u32::from(proxy_port()) && (any || is_loopback(words)) && steers() {
         return LISTENER_MARK;
     }
     let issuer = issuer();
@@ -80,12 +80,12 @@ fn needed(ctx: &SockAddrContext, words: [u32; 4], port: u32) -> u32 {
 }
 
 #[inline(always)]
-fn is_any(words: [u32; 4]) -> bool {
+pub(crate) fn is_any(words: [u32; 4]) -> bool {
     words[0] == 0 && words[1] == 0 && words[3] == 0 && (words[2] == 0 || words[2] == MAPPED)
 }
 
 #[inline(always)]
-fn is_loopback(words: [u32; 4]) -> bool {
+pub(crate) fn is_loopback(words: [u32; 4]) -> bool {
     if words[0] != 0 || words[1] != 0 {
         return false;
     }

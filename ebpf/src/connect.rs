@@ -21,15 +21,18 @@ use aya_ebpf::{
     programs::SockAddrContext,
 };
 use imds_guard_ebpf::{
-    AF_INET, AF_INET6, CallerRecord, Cause, Counter, Endpoint, EndpointKey, LISTENER_MARK,
-    LOOPBACK, Mode, NAT64, ObserveEvent,
+    AF_INET, AF_INET6, CallerRecord, Cause, Counter, EARLY_MARK, Endpoint, EndpointKey,
+    LISTENER_MARK, LOOPBACK, Mode, NAT64, ObserveEvent,
 };
 
 use crate::{
-    arrival,
+    arrival, bind,
     caller::{self, Dialled},
     globals::{offset, proxy_port},
-    maps::{EARLY, ENDPOINTS, EVENTS, count, lease, listeners, may_be_endpoint, records, upstream},
+    maps::{
+        EARLY, ENDPOINTS, EVENTS, count, lease, listeners, may_be_endpoint, opens, records,
+        upstream,
+    },
     share, socket,
 };
 
@@ -158,7 +161,7 @@ fn judge<const V6: bool>(
 ) -> Verdict {
     match endpoint_at(words, port) {
         Some((key, endpoint)) => guarded::<V6>(ctx, key, family, endpoint),
-        None => elsewhere(ctx, port),
+        None => elsewhere(ctx, words, port),
     }
 }
 
@@ -183,7 +186,7 @@ pub(crate) fn bytes(words: [u32; 4]) -> [u8; 16] {
 
 /// A connect to what isn't guarded.
 #[inline(always)]
-fn elsewhere(ctx: &SockAddrContext, port: u32) -> Verdict {
+fn elsewhere(ctx: &SockAddrContext, words: [u32; 4], port: u32) -> Verdict {
     // Once: of two loads of it LLVM makes one address, and arithmetic on the context is refused.
     let sk = sk(ctx);
     // SAFETY: the context's own socket.
@@ -195,6 +198,11 @@ fn elsewhere(ctx: &SockAddrContext, port: u32) -> Verdict {
     if port == u32::from(proxy_port()) {
         // SAFETY: the same.
         unsafe { forget(sk) };
+        // Nobody has any business there, and its queue is for those who are steered. IPv4's listener stands for both.
+        if (bind::is_any(words) || bind::is_loopback(words)) && listener::<false>(ctx).is_ok() {
+            count(Counter::Direct);
+            return Verdict::Refuse(ECONNREFUSED);
+        }
     }
     Verdict::Untouched
 }
@@ -256,8 +264,7 @@ fn guarded<const V6: bool>(
     let device = unsafe { socket::device(sk(ctx)) };
     match obstacle::<V6>(ctx, device, audited) {
         None => steer(ctx, &to, device),
-        // A device is the caller's own choice: no way past a deny.
-        Some(why) if audited && !(endpoint.denies != 0 && why == Counter::BoundToDevice) => {
+        Some(why) if audited && lets_pass(why, &endpoint) => {
             count(Counter::AuditPassed);
             note(ctx, &to, endpoint.mode, why);
             Verdict::Untouched
@@ -281,8 +288,19 @@ fn guarded<const V6: bool>(
     }
 }
 
-/// Whether the caller's unit may pass until the guard runs; then its socket is marked as the proxy's own are, so that its packets
-/// pass, too.
+/// Whether who can't be steered passes in audit. A crowd is made by its caller, and dialling again works; a device is the
+/// caller's own choice, and no way past a deny.
+#[inline(always)]
+fn lets_pass(why: Counter, endpoint: &Endpoint) -> bool {
+    match why {
+        Counter::Crowded => false,
+        Counter::BoundToDevice => endpoint.denies == 0,
+        _ => true,
+    }
+}
+
+/// Whether the caller's unit may pass until the guard runs; then its socket is marked, so that its packets pass, too. As long:
+/// such a socket may be kept, or handed on.
 ///
 /// # Safety
 /// `sk` is the context's socket.
@@ -301,7 +319,7 @@ unsafe fn passes_early(sk: *mut c_void, endpoint_id: u32) -> bool {
         return false;
     }
     // SAFETY: non-null, so it points to the stored value.
-    unsafe { *mark = endpoint_id };
+    unsafe { *mark = endpoint_id ^ EARLY_MARK };
     true
 }
 
@@ -354,7 +372,7 @@ pub(crate) fn carries_upstream_mark(ctx: &SockAddrContext, endpoint_id: u32) -> 
     // SAFETY: look-up only (no creation) on the context's own socket.
     let mark = unsafe { bpf_sk_storage_get(upstream(), sk(ctx), null_mut(), 0) } as *const u32;
     // SAFETY: non-null, so it points to the stored value.
-    !mark.is_null() && unsafe { *mark } == endpoint_id
+    !mark.is_null() && opens(unsafe { *mark }, endpoint_id)
 }
 
 /// Whether the guard's own listener is in the socket's network namespace; if not, why.

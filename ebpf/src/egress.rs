@@ -21,7 +21,7 @@ pub(crate) fn egress(ctx: SkBuffContext) -> i32 {
         _ => Packet::Other,
     };
     match packet {
-        Packet::Other => 1,
+        Packet::Other | Packet::Passed => 1,
         Packet::Upstream => {
             let passage = passage();
             if passage.mark != 0 {

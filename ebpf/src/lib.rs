@@ -8,7 +8,7 @@
 #![cfg_attr(target_arch = "bpf", no_std)]
 
 /// Raised whenever the layout or the meaning of anything in a pinned map changes.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// Map names as the loader and the pin directory know them.
 pub mod map {
@@ -101,6 +101,8 @@ pub mod global {
 
 /// Value of a listener's entry in [`map::LISTENERS`].
 pub const LISTENER_MARK: u32 = 1;
+/// Bit of a mark in [`map::UPSTREAM`]: given to who may pass before the guard runs, and worth nothing from then on.
+pub const EARLY_MARK: u32 = 1 << 31;
 /// Value of a network namespace in [`map::NAMESPACES`] whose listener stands: its sockets are nothing new.
 pub const STANDING: u64 = u64::MAX;
 /// Value of the entry of the issuer's listener: it may take its port, and nothing is steered to it.
@@ -298,6 +300,8 @@ pub struct Prefilter {
     pub endpoints: u64,
     /// Of [`map::ADDRESSES`], by address, with port 0.
     pub addresses: u64,
+    /// Not 0: nothing is steered, for all endpoints are in observe. Then our ports are anybody's.
+    pub idle: u64,
 }
 
 /// Where the embedded issuer listens; port 0: nowhere.
@@ -389,17 +393,19 @@ pub enum Counter {
     BoundToDevice = 22,
     /// A socket that we have bound to the loopback was to be connected elsewhere: refused.
     Rebound = 23,
-    /// Many connections wait to be accepted, and this caller has begun its share of them: let through in audit, else refused.
+    /// Many connections wait to be accepted, and this caller has begun its share of them: refused.
     Crowded = 24,
     /// A marked listener was there, and no guard has said for a while that it lives: let through in audit, else refused.
     Away = 25,
     /// Let through: no guard has run since boot, and the caller's unit is one that may pass until then.
     Early = 26,
+    /// Somebody dialled our listener itself: refused.
+    Direct = 27,
 }
 
 impl Counter {
     /// How many there are.
-    pub const COUNT: u32 = 27;
+    pub const COUNT: u32 = 28;
     /// All, in order of index.
     pub const ALL: [Self; Self::COUNT as usize] = [
         Self::Steered,
@@ -429,6 +435,7 @@ impl Counter {
         Self::Crowded,
         Self::Away,
         Self::Early,
+        Self::Direct,
     ];
 }
 
@@ -681,7 +688,7 @@ const _: () = {
     assert!(size_of::<Arrival>() == 32);
     assert!(size_of::<Offsets>() == 37 * 4);
     assert!(size_of::<Holder>() == 16 && size_of::<Share>() == 16);
-    assert!(size_of::<Prefilter>() == 16 && size_of::<Passage>() == 8);
+    assert!(size_of::<Prefilter>() == 24 && size_of::<Passage>() == 8);
     assert!(size_of::<Issuer>() == 32);
     assert!(size_of::<Upid>() == 16 && offset_of!(Upid, namespace) == 8);
 };

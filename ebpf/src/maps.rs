@@ -12,8 +12,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use imds_guard_ebpf::{
-    CallerRecord, Counter, Endpoint, EndpointKey, Handshake, HandshakeKey, Holder, Prefilter,
-    Share, prefilter_bit,
+    CallerRecord, Counter, EARLY_MARK, Endpoint, EndpointKey, Handshake, HandshakeKey, Holder,
+    Prefilter, Share, prefilter_bit,
 };
 
 #[btf_map]
@@ -42,6 +42,7 @@ pub(crate) static RAW_SOCKETS: HashMap<u64, u32> = HashMap::with_max_entries(64,
 static mut PREFILTER: Prefilter = Prefilter {
     endpoints: 0,
     addresses: 0,
+    idle: 0,
 };
 #[map]
 pub(crate) static SHARED_FILTERS: HashMap<u32, u32> = HashMap::with_max_entries(64, 0);
@@ -65,7 +66,7 @@ pub(crate) static EARLY: HashMap<u64, u32> = HashMap::with_max_entries(16, 0);
 #[map]
 static LEASE: Array<u64> = Array::with_max_entries(1, 0);
 
-/// Until when the guard is taken to live.
+/// Until when the guard is taken to live; 0: none has run since the machine started.
 #[inline(always)]
 pub(crate) fn lease() -> u64 {
     // SAFETY: a checked pointer into the map; the value is aligned, so it is read and written as a whole.
@@ -90,6 +91,12 @@ pub(crate) fn upstream() -> *mut c_void {
     addr_of!(UPSTREAM).cast_mut().cast()
 }
 
+/// Whether a mark in [`upstream()`] is for that endpoint, now.
+#[inline(always)]
+pub(crate) fn opens(mark: u32, endpoint_id: u32) -> bool {
+    mark == endpoint_id || (mark == endpoint_id ^ EARLY_MARK && lease() == 0)
+}
+
 /// Adds one on this CPU; no atomics needed, for nothing else runs this index on the CPU meanwhile.
 #[inline(always)]
 pub(crate) fn count(counter: Counter) {
@@ -105,6 +112,13 @@ pub(crate) fn may_be_endpoint(words: [u32; 4], port: u32) -> bool {
     // SAFETY: a variable of this object, aligned; each half is read as a whole.
     let mask = unsafe { read_volatile(addr_of!(PREFILTER.endpoints)) };
     mask >> prefilter_bit(words, port) & 1 == 0
+}
+
+/// Whether callers are steered anywhere.
+#[inline(always)]
+pub(crate) fn steers() -> bool {
+    // SAFETY: as above.
+    unsafe { read_volatile(addr_of!(PREFILTER.idle)) == 0 }
 }
 
 /// Whether the address table may have that address.

@@ -14,7 +14,7 @@ use imds_guard_ebpf::{Mode, OtherTraffic};
 
 use crate::{
     connect::{MAPPED, bytes, endpoint_at, plain},
-    maps::{ADDRESSES, may_be_address, upstream},
+    maps::{ADDRESSES, may_be_address, opens, upstream},
 };
 
 /// What a packet is.
@@ -22,8 +22,10 @@ use crate::{
 pub(crate) enum Packet {
     /// None of our business.
     Other,
-    /// To an enforced endpoint, from a socket that may.
+    /// To an enforced endpoint, from the proxy's own socket.
     Upstream,
+    /// To an enforced endpoint, and let go on, whosever it is: never to be given what only the proxy's own packets carry.
+    Passed,
     /// To an enforced endpoint or address, and not allowed there.
     Refused,
 }
@@ -143,10 +145,11 @@ fn ports(skb: *mut __sk_buff, words: [u32; 4], inner: &Inner, others: u32) -> Pa
     if endpoint.mode == Mode::Observe as u32 || endpoint.mode == Mode::Audit as u32 {
         return Packet::Other;
     }
-    if carries_mark(skb, endpoint.id) || (inner.protocol == TCP && is_bare(skb, inner)) {
-        Packet::Upstream
-    } else {
-        Packet::Refused
+    match mark(skb) {
+        mark if mark == endpoint.id => Packet::Upstream,
+        mark if mark != 0 && opens(mark, endpoint.id) => Packet::Passed,
+        _ if inner.protocol == TCP && is_bare(skb, inner) => Packet::Passed,
+        _ => Packet::Refused,
     }
 }
 
@@ -174,21 +177,21 @@ fn is_bare(skb: *mut __sk_buff, inner: &Inner) -> bool {
     }
 }
 
-/// Whether the socket that sends it is the proxy's own to that endpoint.
+/// The mark of the socket that sends it: the id of the endpoint that it may reach. 0: none.
 #[inline(always)]
-fn carries_mark(skb: *mut __sk_buff, endpoint_id: u32) -> bool {
+fn mark(skb: *mut __sk_buff) -> u32 {
     // SAFETY: the context's socket, checked at each step; a look-up without creation.
     unsafe {
         let sk = (*skb).__bindgen_anon_2.sk;
         if sk.is_null() {
-            return false;
+            return 0;
         }
         let sk = bpf_sk_fullsock(sk);
         if sk.is_null() {
-            return false;
+            return 0;
         }
         let mark = bpf_sk_storage_get(upstream(), sk.cast(), null_mut(), 0) as *const u32;
-        !mark.is_null() && *mark == endpoint_id
+        if mark.is_null() { 0 } else { *mark }
     }
 }
 

@@ -27,7 +27,7 @@ pub(crate) fn uplink(ctx: TcContext) -> i32 {
             count(Counter::FrameDropped);
             DROP
         }
-        Packet::Other | Packet::Upstream => NEXT,
+        Packet::Other | Packet::Upstream | Packet::Passed => NEXT,
     }
 }
 

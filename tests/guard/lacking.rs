@@ -169,6 +169,30 @@ fn an_agent_outside_of_its_attach_root() {
 
 #[test]
 #[ignore = "kernel: cargo xtask test kernel"]
+fn somebody_elses_pin_directory() {
+    require!(Root, Cgroup2, Bpf, Agent);
+    let world = World::new("pins-of-another").unwrap();
+    let start = Start::new(&world).unwrap();
+    world
+        .enter(|| {
+            std::fs::create_dir_all(&start.pins)?;
+            Ok(chown(&start.pins, Some(1000), Some(1000))?)
+        })
+        .unwrap();
+    let output = start.run("spawn").unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{said}");
+    assert!(said.contains("owned by uid 1000"), "{said}");
+    let pins = || Ok(std::fs::read_dir(&start.pins)?.count());
+    assert_eq!(world.enter(pins).unwrap(), 0, "{said}");
+    world
+        .enter(|| Ok(chown(&start.pins, Some(0), Some(0))?))
+        .unwrap();
+    start.mended().unwrap();
+}
+
+#[test]
+#[ignore = "kernel: cargo xtask test kernel"]
 fn the_listeners_port_is_taken() {
     require!(Root, Cgroup2, Bpf, Agent);
     let world = World::new("port").unwrap();

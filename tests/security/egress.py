@@ -34,8 +34,10 @@ def ip6(payload, following):
                        socket.inet_pton(10, "fd00:ec2::1"), socket.inet_pton(10, target)) + payload
 
 
-def raw(data, protocol=255, port=0, so_mark=0):
+def raw(data, protocol=255, port=0, so_mark=0, device=None):
     s = socket.socket(socket.AF_INET, socket.SOCK_RAW, protocol)
+    if device:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device)
     if so_mark:
         s.setsockopt(socket.SOL_SOCKET, 36, so_mark)
         s.setsockopt(socket.SOL_SOCKET, 12, so_mark)
@@ -99,6 +101,7 @@ WAYS = {
     "other-port": lambda: udp(to=(target, 8080)),
     "raw-tcp": lambda: raw(tcp(), 6),
     "raw-marked": lambda: raw(tcp(), 6, so_mark=0x1234),
+    "bare": lambda: raw(tcp(16, b""), 6, device=DEV.encode()),
     "raw-udp": lambda: raw(struct.pack("!HHHH", 40000, 80, 8 + len(mark), 0) + mark, 17),
     "header": lambda: raw(ip(tcp())),
     "fragments": lambda: raw([ip(whole[:24], fragment=0x2000), ip(whole[24:], fragment=3)]),

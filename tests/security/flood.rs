@@ -46,6 +46,50 @@ print("held", wanted, flush=True)
 time.sleep(600)
 "#;
 
+/// Connects as often as it may, says so, and keeps all of it.
+const KEEP: &str = r#"
+import socket, time
+kept = []
+while len(kept) < 300:
+    try: kept.append(socket.create_connection(("169.254.169.254", 80), 10))
+    except ConnectionRefusedError: time.sleep(0.02)
+print("kept", flush=True)
+time.sleep(600)
+"#;
+
+#[test]
+#[ignore = "kernel: cargo xtask test kernel"]
+fn many_identities_that_hold_all_seats_keep_nobody_out() -> Result<()> {
+    require!(Root, Cgroup2, Bpf, Agent);
+    let world = World::new("seats")?;
+    let agent = agent(&world)?;
+    let mut holders = vec![];
+    // Each gets 256 of 1024: a user with subordinate ids is 65,536 of these.
+    for uid in 1101..1106 {
+        let who = world.workload("hostile").uid(uid);
+        let mut holder = who.spawn(Path::new("/usr/bin/python3"), &["-c", KEEP])?;
+        let mut said = String::new();
+        BufReader::new(holder.stdout.take().context("no pipe")?).read_line(&mut said)?;
+        assert_eq!(said, "kept\n");
+        holders.push(holder);
+    }
+    for round in 0..20 {
+        let answer = world.workload("billing").get(TOKEN);
+        assert_eq!(answer?.status, 200, "round {round}");
+    }
+    let throttled = agent.audit().exchanges()?;
+    let of_caller = |line: &&serde_json::Value| line["reason"] == "connections_of_caller";
+    assert!(
+        throttled.iter().any(|line| of_caller(&line)),
+        "its own bound is hit"
+    );
+    for mut holder in holders {
+        holder.kill()?;
+        holder.wait()?;
+    }
+    Ok(())
+}
+
 #[test]
 #[ignore = "kernel: cargo xtask test kernel"]
 fn one_callers_unfinished_handshakes_keep_nobody_out() -> Result<()> {

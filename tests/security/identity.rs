@@ -1,7 +1,7 @@
 //! Lies about who one is: names, files, namespaces, headers, ports and sockets that were somebody else's. Each is told by a real
 //! process through the loaded programs, beside one that tells the truth.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use imds_guard_tests::{AZURE_IMDS, AgentProcess, Workload, World, require};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
@@ -322,22 +322,35 @@ fn who_comes_from_the_port_of_another_is_not_the_other() -> Result<()> {
     Ok(())
 }
 
+const TRANSLATION: &str = "table ip t { chain out { type nat hook output priority -100; ip daddr 127.0.0.3 tcp dport 99 dnat to 127.0.0.1:8788; }; }";
+
 #[test]
 #[ignore = "kernel: cargo xtask test kernel"]
-fn who_dials_the_listener_itself_is_nobody() -> Result<()> {
+fn who_dials_the_listener_is_refused_and_who_is_translated_to_it_is_nobody() -> Result<()> {
     require!(Root, Cgroup2, Bpf, Agent);
     let world = World::new("direct")?;
     let agent = agent(&world)?;
     let billing = world.workload("billing");
     for listener in ["127.0.0.1:8788", "[::1]:8788"] {
-        let mut caller = billing.connect(listener)?;
-        caller.send(&get(TOKEN))?;
-        let answer = caller.response()?;
-        assert_eq!(answer.status, 403, "{}", answer.text());
-        assert!(answer.text().contains("could not be identified"));
-        assert!(caller.rest()?.is_empty(), "and it is closed");
+        let refused = billing.connect(listener).err().map(|e| format!("{e:#}"));
+        let refused = refused.unwrap_or_default();
+        assert!(refused.contains("refused"), "{listener}: {refused}");
     }
-    let lines = agent.audit().wait_exchanges(2)?;
+    // By translation of addresses it can be reached, in a namespace of one's own; as nobody.
+    world.enter(|| {
+        let made = std::process::Command::new("nft")
+            .arg(TRANSLATION)
+            .status()?;
+        ensure!(made.success(), "nft");
+        Ok(())
+    })?;
+    let mut caller = billing.connect("127.0.0.3:99")?;
+    caller.send(&get(TOKEN))?;
+    let answer = caller.response()?;
+    assert_eq!(answer.status, 403, "{}", answer.text());
+    assert!(answer.text().contains("could not be identified"));
+    assert!(caller.rest()?.is_empty(), "and it is closed");
+    let lines = agent.audit().wait_exchanges(1)?;
     assert!(lines.iter().all(|line| line["reason"] == "unattributed"));
     assert_eq!(billing.get(TOKEN)?.status, 200);
     Ok(())

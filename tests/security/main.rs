@@ -2,6 +2,7 @@
 //! agent, the loaded programs, real processes.
 
 mod canary;
+mod crowded;
 mod dial;
 mod egress;
 mod flood;

@@ -10,7 +10,7 @@ use super::{TOKEN, agent};
 
 /// Goes on until it is killed. `syn` begins handshakes that it never ends, thousands at a time (it refuses to see the
 /// SYN-ACK: `IP_MINTTL` 255, which needs no privilege; 24 is `IP_BIND_ADDRESS_NO_PORT`); `hold` connects, says nothing and
-/// keeps thousands; `ask` sends requests that are refused, and doesn't wait for the answers.
+/// keeps thousands; `direct` does so at the listener's own port; `ask` sends requests that are refused, and doesn't wait for the answers.
 const FLOOD: &str = r#"
 import collections, resource, socket, sys
 kind = sys.argv[1]
@@ -28,7 +28,7 @@ def one(n):
         s.bind(("127.9.%d.1" % (n // 5000 % 200), 0))
         s.connect_ex(("169.254.169.254", 80))
     else:
-        s.connect(("169.254.169.254", 80))
+        s.connect(("127.0.0.1", 8788) if kind == "direct" else ("169.254.169.254", 80))
         if kind == "ask": s.sendall(request)
     return s
 n = 0
@@ -118,7 +118,7 @@ fn a_flood_by_one_workload_keeps_its_neighbour_from_nothing() -> Result<()> {
     let (good, quiet) = neighbour(&world)?;
     ensure!(good == 100, "{good} of 100 without a flood");
     show("no flood", quiet);
-    for kind in ["syn", "hold", "ask"] {
+    for kind in ["syn", "hold", "direct", "ask"] {
         let hostile = world.workload("hostile").uid(1001);
         let flood = Flood::begin(&hostile, kind)?;
         let (good, figures) = neighbour(&world)?;

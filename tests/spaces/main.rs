@@ -3,6 +3,7 @@
 
 mod life;
 mod many;
+mod observed;
 mod served;
 
 use anyhow::{Context as _, Result, bail};

@@ -141,7 +141,6 @@ fn reason(why: u32) -> Option<&'static str> {
         Counter::NotTcp => Some("not_tcp"),
         Counter::NoListener => Some("no_listener"),
         Counter::ForeignListener => Some("foreign_listener"),
-        Counter::Crowded => Some("crowded"),
         Counter::Away => Some("away"),
         Counter::Filtered => Some("filtered"),
         Counter::BoundToDevice => Some("bound_to_device"),

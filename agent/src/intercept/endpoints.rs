@@ -126,6 +126,13 @@ fn is_mapped_loopback(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some_and(|v4| v4.is_loopback()) || v6 == Ipv6Addr::LOCALHOST)
 }
 
+/// Whether anybody is steered: otherwise all is in observe, and nothing of the caller's world is touched.
+pub(super) fn steers(endpoints: &[GuardedEndpoint]) -> bool {
+    endpoints
+        .iter()
+        .any(|endpoint| endpoint.mode != Mode::Observe)
+}
+
 /// The addresses with an enforced endpoint.
 fn addresses(endpoints: &[GuardedEndpoint]) -> BTreeMap<[u8; 16], u32> {
     let mut table = BTreeMap::new();
@@ -154,12 +161,14 @@ pub(super) fn write(
             let (address, port) = (*address, 0);
             m | EndpointKey { address, port }.prefilter_mask()
         }),
+        idle: u64::from(!steers(endpoints)),
     };
     // Masks that rule out less, new entries, then what is stale, then the exact masks: every wanted key is found all the time.
     let before = tables.prefilter.get(&0, 0).map_err(failed)?;
     let both = Prefilter {
         endpoints: before.endpoints & exact.endpoints,
         addresses: before.addresses & exact.addresses,
+        idle: before.idle & exact.idle,
     };
     tables.prefilter.set(0, both, 0).map_err(failed)?;
     replace(&mut tables.endpoints, &wanted)?;

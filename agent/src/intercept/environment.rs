@@ -141,12 +141,22 @@ pub fn pin_directory(path: &Path) -> Result<(), InterceptError> {
     make_private(path).map_err(InterceptError::system("making the pin directory"))
 }
 
-/// `mkdir -p` with mode 0700, tightened if it was there.
+/// `mkdir -p` with mode 0700, tightened if it was there. Never somebody else's: who owns a directory removes what is in it, and a
+/// bpffs may be one that anybody can write to.
 pub(super) fn make_private(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(path)?;
+    let found = fs::symlink_metadata(path)?;
+    if !found.is_dir() || found.uid() != nix::unistd::geteuid().as_raw() {
+        let whose = format!(
+            "{} is owned by uid {}: remove it, after a look at who made it",
+            path.display(),
+            found.uid()
+        );
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, whose));
+    }
     fs::set_permissions(path, fs::Permissions::from_mode(0o700))
 }
 

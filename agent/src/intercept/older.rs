@@ -2,7 +2,7 @@
 //! can enter. No connect hook has seen them, so nobody knows whose they are. Where the kernel can't end them
 //! (`CONFIG_INET_DIAG_DESTROY`), the packets' own layer drops what they send, and a word in the log says so.
 //!
-//! Must never end one of the proxy's own, which carry its mark.
+//! Must never end one of the proxy's own, which carry their endpoint's mark. What the early unit let pass carries another.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -14,6 +14,7 @@ use std::sync::mpsc::{Sender, channel};
 use nix::errno::Errno;
 
 use super::Listeners;
+use super::endpoints::endpoint_id;
 use crate::sys::netns;
 
 mod diag;
@@ -71,7 +72,8 @@ fn end_here(endpoints: &[SocketAddr], upstream: BorrowedFd<'_>) -> io::Result<us
     let mut ended = 0;
     for port in ports {
         for socket in diag.connected_to(port, upstream)? {
-            if socket.ours || !endpoints.contains(&socket.peer) {
+            let ours = socket.mark == endpoint_id(socket.peer).get();
+            if ours || !endpoints.contains(&socket.peer) {
                 continue;
             }
             match diag.destroy(&socket) {

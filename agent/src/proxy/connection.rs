@@ -119,7 +119,7 @@ async fn unattributed(proxy: &Proxy, socket: Socket) {
     linger::refuse(socket, &answer.to_bytes()).await;
 }
 
-async fn attributed(proxy: Rc<Proxy>, socket: Socket, caller: Caller, _seat: Seat) {
+async fn attributed(proxy: Rc<Proxy>, socket: Socket, caller: Caller, seat: Seat) {
     let connection = Connection {
         proxy,
         socket,
@@ -134,7 +134,7 @@ async fn attributed(proxy: Rc<Proxy>, socket: Socket, caller: Caller, _seat: Sea
         door: RefCell::default(),
     };
     let Connection { proxy, socket, .. } = &connection;
-    let ended = http1::serve(socket, &proxy.replies, async |gate: &mut Gate<_>| {
+    let ended = http1::serve(socket, &seat, &proxy.replies, async |gate: &mut Gate<_>| {
         exchange(&connection, gate).await
     });
     match ended.await {

@@ -35,7 +35,7 @@ pub(crate) enum Ended {
     Closed,
     /// The socket failed: there is nobody left to answer.
     Broken,
-    /// Nothing came for [`IDLE`]: closed without a word, as any server does.
+    /// Nothing came for [`IDLE`], or for so long that somebody else has its seat now: closed without a word, as any server does.
     Idle,
     /// What came breaks the rules, or came too slowly: the connection owes a refusal.
     Violation(Violation),

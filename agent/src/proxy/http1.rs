@@ -10,6 +10,7 @@ use imds_guard_core::imds::Service;
 use super::gate::{Ended, Gate};
 use super::linger;
 use super::reply::{Replies, Reply};
+use super::seats::Seat;
 use super::socket::Socket;
 
 /// What becomes of the connection after an answer.
@@ -46,13 +47,14 @@ impl After {
 /// nothing more may come, and says why.
 pub(crate) async fn serve(
     socket: &Socket,
+    seat: &Seat,
     replies: &Replies,
     answer: impl AsyncFn(&mut Gate<Socket>) -> Result<(Service, Reply), Ended>,
 ) -> Ended {
     let mut gate = Gate::new(socket.clone());
     let mut head = Vec::new();
     loop {
-        match one(&mut gate, replies, &answer, &mut head).await {
+        match one(&mut gate, seat, replies, &answer, &mut head).await {
             Ok(After::Ends) if gate.is_whole() => return Ended::Closed,
             Ok(After::Ends) => {
                 linger::refuse(socket.clone(), &[]).await;
@@ -67,11 +69,12 @@ pub(crate) async fn serve(
 /// One message and its answer. `head` is room for the answer's.
 async fn one(
     gate: &mut Gate<Socket>,
+    seat: &Seat,
     replies: &Replies,
     answer: &impl AsyncFn(&mut Gate<Socket>) -> Result<(Service, Reply), Ended>,
     head: &mut Vec<u8>,
 ) -> Result<After, Ended> {
-    let asked = gate.head().await?;
+    let asked = seat.wait_for(gate.head()).await.ok_or(Ended::Idle)??;
     let (service, reply) = answer(gate).await?;
     let after = After::of(&asked, gate.is_whole());
     head.clear();

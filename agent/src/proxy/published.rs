@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::accept::next;
 use super::gate::{Ended, Gate};
 use super::reply::{Replies, Reply};
-use super::seats::{Holder, Seats};
+use super::seats::{Holder, Seat, Seats};
 use super::socket::Socket;
 use super::{http1, linger};
 
@@ -108,16 +108,15 @@ pub(crate) async fn serve(published: Rc<Published>, listener: TcpListener) {
         if let Ok(seat) = seats.take(Holder::Unattributed) {
             let (published, replies) = (Rc::clone(&published), Rc::clone(&replies));
             tokio::task::spawn_local(async move {
-                verifier(&published, &replies, stream).await;
-                drop(seat);
+                verifier(&published, &replies, stream, &seat).await;
             });
         }
     }
 }
 
-async fn verifier(published: &Published, replies: &Replies, stream: TcpStream) {
+async fn verifier(published: &Published, replies: &Replies, stream: TcpStream, seat: &Seat) {
     let socket = Socket::new(stream);
-    let ended = http1::serve(&socket, replies, async |gate: &mut Gate<_>| {
+    let ended = http1::serve(&socket, seat, replies, async |gate: &mut Gate<_>| {
         let head = split(gate.head_bytes()).ok_or(Ended::Broken)?;
         Ok((PLAIN, Reply::Table(published.answer(&head.as_head()))))
     });

@@ -4,6 +4,8 @@ use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use imds_guard_ebpf::{Arrival, Cause, STANDING};
@@ -13,7 +15,7 @@ use nix::sys::stat::fstat;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::table::Table;
-use super::{Change, Means, scan};
+use super::{Change, Means, Serve, scan};
 use crate::intercept::kept::Pair;
 use crate::intercept::{InterceptError, Listeners};
 use crate::sys::netns::{self, Lost, Traveller};
@@ -42,6 +44,9 @@ pub(super) struct Keeper {
     changes: UnboundedSender<Change>,
     told: HashSet<String>,
     next_look: Instant,
+    serve: Arc<Serve>,
+    /// Who waits for a look around hears of it here.
+    looked: SyncSender<()>,
 }
 
 /// Why a namespace has no listeners now.
@@ -63,6 +68,8 @@ impl Keeper {
         mut means: Means,
         home: Arc<Listeners>,
         changes: UnboundedSender<Change>,
+        serve: Arc<Serve>,
+        looked: SyncSender<()>,
     ) -> io::Result<Self> {
         let traveller = Traveller::from_here()?;
         let inode = inode(traveller.home())?;
@@ -79,6 +86,8 @@ impl Keeper {
             changes,
             told: HashSet::new(),
             next_look: Instant::now() + SOON,
+            serve,
+            looked,
         };
         keeper.stands(home.netns_cookie);
         for (cookie, pair) in std::mem::take(&mut keeper.means.kept) {
@@ -121,13 +130,18 @@ impl Keeper {
                 .sleep(until)
                 .and_then(|()| self.drain())
                 .and_then(|()| {
-                    if Instant::now() < self.next_look {
+                    // Somebody waits, whether for the first or for another one.
+                    let asked = self.serve.told.read().is_ok();
+                    if !asked && Instant::now() < self.next_look {
                         return Ok(());
                     }
                     let from = Instant::now();
                     self.look()?;
                     self.next_look = Instant::now()
                         + (from.elapsed() * LOOK_SHARE).clamp(LOOK_EVERY, LOOK_AT_LATEST);
+                    if asked {
+                        let _who_waited_long_enough_has_gone_on = self.looked.try_send(());
+                    }
                     Ok(())
                 });
             if let Err(error) = worked {
@@ -139,7 +153,10 @@ impl Keeper {
 
     fn sleep(&self, until: Duration) -> io::Result<()> {
         let ring = bpf::ring_fd(&self.means.arrivals);
-        let mut wanted = [PollFd::new(ring, PollFlags::POLLIN)];
+        let mut wanted = [
+            PollFd::new(ring, PollFlags::POLLIN),
+            PollFd::new(self.serve.told.as_fd(), PollFlags::POLLIN),
+        ];
         // One more millisecond, or the last one is spent turning round.
         let milliseconds = u16::try_from(until.as_millis() + 1).unwrap_or(u16::MAX);
         match poll(&mut wanted, PollTimeout::from(milliseconds)) {
@@ -193,6 +210,9 @@ impl Keeper {
     /// Opens listeners in a namespace that has none, and puts them into service; its cookie. Tells what is wrong, once
     /// each; an error only where this thread is lost.
     fn serve(&mut self, netns: BorrowedFd<'_>) -> io::Result<Option<u64>> {
+        if !self.serve.wanted.load(Ordering::Acquire) {
+            return Ok(None);
+        }
         // The descriptor keeps the namespace, hence its inode.
         let inode = inode(netns)?;
         if self.table.has_inode(inode) {

@@ -23,6 +23,8 @@ mod uapi {
     pub(super) const INET_DIAG_REQ_SK_BPF_STORAGES: u16 = 2;
     pub(super) const SK_DIAG_BPF_STORAGE_REQ_MAP_FD: u16 = 1;
     pub(super) const INET_DIAG_SK_BPF_STORAGES: u16 = 20;
+    pub(super) const SK_DIAG_BPF_STORAGE: u16 = 1;
+    pub(super) const SK_DIAG_BPF_STORAGE_MAP_VALUE: u16 = 3;
     /// Above these bits of an attribute's type stand flags.
     pub(super) const NLA_TYPE_MASK: u16 = 0x3fff;
 }
@@ -54,8 +56,8 @@ pub(super) struct Connected {
     id: [u8; ID],
     /// What it is connected to; IPv4 also where it is written as IPv6 or goes through NAT64.
     pub(super) peer: SocketAddr,
-    /// Whether it carries a mark.
-    pub(super) ours: bool,
+    /// Its mark. 0: none.
+    pub(super) mark: u32,
 }
 
 impl Diag {
@@ -71,8 +73,8 @@ impl Diag {
         Ok(Self { fd, buffer })
     }
 
-    /// All TCP sockets that are connected to `port` of anything, or about to be. `marks`: a map of socket storage, and what
-    /// has a value in it is ours.
+    /// All TCP sockets that are connected to `port` of anything, or about to be, with what each has in `marks`, a map of
+    /// socket storage.
     pub(super) fn connected_to(
         &mut self,
         port: u16,
@@ -176,10 +178,7 @@ fn connected(message: &[u8]) -> Result<Connected, Errno> {
         family,
         id,
         peer: SocketAddr::new(peer, port),
-        ours: has(
-            message.get(TOLD..).unwrap_or_default(),
-            uapi::INET_DIAG_SK_BPF_STORAGES,
-        ),
+        mark: mark(message.get(TOLD..).unwrap_or_default()).unwrap_or(0),
     })
 }
 
@@ -193,21 +192,24 @@ fn meant(address: Ipv6Addr) -> IpAddr {
     }
 }
 
-/// Whether there is such an attribute with something in it.
-fn has(mut attributes: &[u8], wanted: u16) -> bool {
-    while let (Ok(length), Ok(kind)) = (u16_at(attributes, 0), u16_at(attributes, 2)) {
-        let length = usize::from(length);
-        if kind & uapi::NLA_TYPE_MASK == wanted && length > 4 {
-            return true;
+/// The value in the only map that was asked for.
+fn mark(attributes: &[u8]) -> Option<u32> {
+    let storages = find(attributes, uapi::INET_DIAG_SK_BPF_STORAGES)?;
+    let storage = find(storages, uapi::SK_DIAG_BPF_STORAGE)?;
+    u32_at(find(storage, uapi::SK_DIAG_BPF_STORAGE_MAP_VALUE)?, 0).ok()
+}
+
+/// What is in the first attribute of that type.
+fn find(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
+    loop {
+        let length = usize::from(u16_at(attributes, 0).ok()?);
+        let kind = u16_at(attributes, 2).ok()? & uapi::NLA_TYPE_MASK;
+        let value = attributes.get(4..length)?;
+        if kind == wanted {
+            return Some(value);
         }
-        if length < 4 {
-            return false;
-        }
-        attributes = attributes
-            .get(length.next_multiple_of(4)..)
-            .unwrap_or_default();
+        attributes = attributes.get(length.next_multiple_of(4)..)?;
     }
-    false
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> Result<u16, Errno> {
@@ -237,7 +239,7 @@ mod tests {
     fn a_peer_is_read_as_the_programs_read_it() {
         let read = connected(&told()).unwrap();
         assert_eq!(read.peer, "169.254.169.254:80".parse().unwrap());
-        assert!(!read.ours);
+        assert_eq!(read.mark, 0);
         assert_eq!(
             meant("::ffff:10.0.0.1".parse().unwrap()),
             "10.0.0.1".parse::<IpAddr>().unwrap()
@@ -248,10 +250,12 @@ mod tests {
     fn a_mark_is_seen_behind_other_attributes_and_cut_ones_are_none() {
         let mut message = told();
         message.extend([5, 0, 8, 0, 1, 0, 0, 0]);
-        message.extend([12, 0, 20, 0x80, 8, 0, 1, 0, 0, 0, 0, 0]);
-        assert!(connected(&message).unwrap().ours);
-        for length in TOLD..TOLD + 10 {
-            assert!(!connected(&message[..length]).unwrap().ours, "{length}");
+        // The storages, in them one, in that the map's id, padding, and the value.
+        message.extend([28, 0, 20, 0x80, 24, 0, 1, 0x80]);
+        message.extend([8, 0, 2, 0, 9, 0, 0, 0, 4, 0, 1, 0, 8, 0, 3, 0, 7, 0, 0, 0]);
+        assert_eq!(connected(&message).unwrap().mark, 7);
+        for length in TOLD..message.len() {
+            assert_eq!(connected(&message[..length]).unwrap().mark, 0, "{length}");
         }
     }
 
