@@ -26,15 +26,29 @@ impl Sniffer {
     /// # Errors
     /// When reading fails.
     pub fn sees(&self, bytes: &[u8], patience: Duration) -> Result<bool> {
+        Ok(self.sees_each(&[bytes], patience)? == [true])
+    }
+
+    /// Which of these are in frames that are there, or come within `patience`; it ends when all have come. Frames before that are
+    /// dropped.
+    ///
+    /// # Errors
+    /// When reading fails.
+    pub fn sees_each(&self, wanted: &[&[u8]], patience: Duration) -> Result<Vec<bool>> {
         let deadline = Instant::now() + patience;
         let mut frame = [0; 2048];
+        let mut seen = vec![false; wanted.len()];
         loop {
+            if seen.iter().all(|seen| *seen) {
+                return Ok(seen);
+            }
             match recv(self.0.as_raw_fd(), &mut frame, MsgFlags::MSG_DONTWAIT) {
-                Ok(length) if frame[..length].windows(bytes.len()).any(|w| w == bytes) => {
-                    return Ok(true);
+                Ok(length) => {
+                    for (seen, bytes) in seen.iter_mut().zip(wanted) {
+                        *seen |= frame[..length].windows(bytes.len()).any(|w| w == *bytes);
+                    }
                 }
-                Ok(_) => {}
-                Err(Errno::EAGAIN) if Instant::now() > deadline => return Ok(false),
+                Err(Errno::EAGAIN) if Instant::now() > deadline => return Ok(seen),
                 Err(Errno::EAGAIN) => std::thread::sleep(Duration::from_millis(5)),
                 Err(error) => return Err(error.into()),
             }

@@ -1,12 +1,11 @@
-"""Sends MARK towards a metadata address by ways that pass no connect(): egress.py WAY TARGET MARK [INTERFACE].
+"""Sends marks towards metadata addresses by ways that pass no connect(): egress.py INTERFACE (WAY TARGET MARK)...
 
-Prints `sent`, or `errno N` where the kernel refused. Whether it arrived, the test sees at the other end of the cable.
+Prints for each `sent`, or `errno N` where the kernel refused. Whether it arrived, the test sees at the other end of the cable.
 """
 import ctypes, os, socket, struct, sys, time
 
-way, target, mark = sys.argv[1], sys.argv[2], sys.argv[3].encode()
-DEV, SOURCE = (sys.argv[4:] or ["tw-up"])[0], "10.200.0.1"
-V4 = ":" not in target
+DEV, SOURCE = sys.argv[1], "10.200.0.1"
+target, mark, V4 = "", b"", True
 
 
 def checksum(data):
@@ -16,7 +15,8 @@ def checksum(data):
     return ~(total + (total >> 16)) & 0xFFFF
 
 
-def tcp(flags=2, payload=mark):
+def tcp(flags=2, payload=None):
+    payload = mark if payload is None else payload
     head = struct.pack("!HHIIBBHHH", 40000, 80, 1, 0, 5 << 4, flags, 8192, 0, 0)
     source, to = socket.inet_aton(SOURCE), socket.inet_aton(target) if V4 else b"\0" * 4
     check = checksum(source + to + struct.pack("!BBH", 0, 6, len(head) + len(payload)) + head + payload)
@@ -75,6 +75,10 @@ def udp_unspec():
         raise OSError(ctypes.get_errno(), "sendto")
 
 
+def fragments(whole):
+    raw([ip(whole[:24], fragment=0x2000), ip(whole[24:], fragment=3)])
+
+
 def ping(kind):
     s = socket.socket(socket.AF_INET, kind, socket.IPPROTO_ICMP)
     head = struct.pack("!BBHHH", 8, 0, 0, 1, 1)
@@ -89,9 +93,8 @@ def raw6(payload, following):
 
 
 IPV4, TAG, QINQ, IPV6 = b"\x08\0", b"\x81\0\0\0", b"\x88\xa8\0\x05", b"\x86\xdd"
-whole = tcp(payload=b"    ") + mark if V4 else b""
 WAYS = {
-    "udp": udp if V4 else lambda: udp(socket.AF_INET6),
+    "udp": lambda: udp() if V4 else udp(socket.AF_INET6),
     "udp-connected": udp_connected,
     "udp-unspec": udp_unspec,
     "udp-mapped": lambda: udp(socket.AF_INET6, ("::ffff:" + target, 80)),
@@ -104,7 +107,7 @@ WAYS = {
     "bare": lambda: raw(tcp(16, b""), 6, device=DEV.encode()),
     "raw-udp": lambda: raw(struct.pack("!HHHH", 40000, 80, 8 + len(mark), 0) + mark, 17),
     "header": lambda: raw(ip(tcp())),
-    "fragments": lambda: raw([ip(whole[:24], fragment=0x2000), ip(whole[24:], fragment=3)]),
+    "fragments": lambda: fragments(tcp(payload=b"    ") + mark),
     "later-fragment": lambda: raw(ip(mark, fragment=3)),
     "ping": lambda: ping(socket.SOCK_DGRAM),
     "ping-raw": lambda: ping(socket.SOCK_RAW),
@@ -121,8 +124,11 @@ WAYS = {
     "packet-two-tags-bypass": lambda: frame(QINQ + TAG + IPV4, ip(tcp()), bypass=True),
     "packet-fragment": lambda: frame(IPV4, ip(mark, fragment=3)),
 }
-try:
-    WAYS[way]()
-    print("sent")
-except OSError as error:
-    print("errno", error.errno)
+words = iter(sys.argv[2:])
+for way, target, text in zip(words, words, words):
+    mark, V4 = text.encode(), ":" not in target
+    try:
+        WAYS[way]()
+        print("sent")
+    except OSError as error:
+        print("errno", error.errno)
