@@ -93,8 +93,10 @@ fn restarts_under_load_let_nothing_slip_through() {
                 let who = guarded.world.workload(&format!("load{n}"));
                 while !stop.load(Ordering::Relaxed) {
                     // Refused in the moments without a listener: the flood's own failures are expected here.
-                    let _some_refused = guarded.call(&who, &["flood", IMDS, "200", "4"]);
-                    dialled.fetch_add(200, Ordering::Relaxed);
+                    let each = scaled(200);
+                    let _some_refused =
+                        guarded.call(&who, &["flood", IMDS, &each.to_string(), "4"]);
+                    dialled.fetch_add(each, Ordering::Relaxed);
                 }
             });
         }

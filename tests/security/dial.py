@@ -1,11 +1,11 @@
-"""Dials ADDRESS PORT in an odd WAY, and asks for TARGET: dial.py WAY ADDRESS PORT TARGET.
+"""Dials each ADDRESS at PORT in an odd WAY, and asks for TARGET: dial.py PORT TARGET (WAY ADDRESS)...
 
-Prints the status of the answer, or `errno N`.
+Prints for each the status of the answer, or `errno N`.
 """
 import ctypes, mmap, os, socket, struct, sys
 
-way, address, port, target = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
-family = socket.AF_INET6 if ":" in address else socket.AF_INET
+port, target = int(sys.argv[1]), sys.argv[2]
+address = ""
 request = ("GET %s HTTP/1.1\r\nHost: 169.254.169.254\r\nMetadata: true\r\nConnection: close\r\n\r\n" % target).encode()
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -65,6 +65,7 @@ def uring(setup=0, flags=0):
 
 
 def plain(protocol=0):
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
     s = socket.socket(family, socket.SOCK_STREAM, protocol)
     s.connect((address, port))
     return s
@@ -82,11 +83,13 @@ WAYS = {
     "uring-async": lambda: uring(flags=1 << 4),
     "uring-polled": lambda: uring(setup=2),
 }
-try:
-    s = WAYS[way]()
-    s.settimeout(5)
-    if way != "fast-open":
-        s.sendall(request)
-    print(s.recv(4096).split(b" ")[1].decode())
-except OSError as error:
-    print("errno", error.errno)
+words = iter(sys.argv[3:])
+for way, address in zip(words, words):
+    try:
+        s = WAYS[way]()
+        s.settimeout(5)
+        if way != "fast-open":
+            s.sendall(request)
+        print(s.recv(4096).split(b" ")[1].decode())
+    except OSError as error:
+        print("errno", error.errno)

@@ -41,6 +41,8 @@ pub(crate) fn ensure(tool: Tool) -> Result<()> {
             "install",
             "--locked",
             "--quiet",
+            // Each runs for seconds: optimising it takes longer than it saves.
+            "--debug",
             tool.name,
             "--version",
             tool.version,

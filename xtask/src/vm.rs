@@ -85,7 +85,7 @@ pub(crate) fn run(full: bool) -> Result<Tally> {
     }
     if !full {
         println!(
-            "  of the rest, what rests on what kernels do differently, once each; all of it: --full"
+            "  of the rest, a choice on each kernel, by what kernels do differently; all of it: --full"
         );
     }
     let queue = Mutex::new(machines);
