@@ -8,6 +8,7 @@
 //! Must never: detach at exit (losing the agent loses access, never protection); give out a writable descriptor of the
 //! attribution map.
 
+pub mod bypasses;
 pub mod cost;
 mod drift;
 mod early;
@@ -43,6 +44,7 @@ use aya::{
     Ebpf,
     maps::{Map, MapData, PerCpuArray, RingBuf},
 };
+pub use bypasses::Bypasses;
 pub use drift::{Change as DriftChange, Finding};
 pub use early::{Early, early};
 pub use endpoints::GuardedEndpoint;
@@ -113,6 +115,7 @@ pub struct Interceptor {
     filters: filters::SharedFilters,
     lease: Option<lease::Lease>,
     drift: Option<drift::Drift>,
+    bypasses: Bypasses,
     _held: Option<pins::Held>,
     refused: Vec<String>,
 }
@@ -325,6 +328,7 @@ impl Interceptor {
             events: Some(take(ebpf, map::EVENTS)?),
             lease: None,
             drift: None,
+            bypasses: Bypasses::new(take(ebpf, map::BYPASSES)?),
             _held: None,
             refused: vec![],
         })
@@ -419,6 +423,11 @@ impl Interceptor {
     #[must_use]
     pub fn attribution_fd_readonly(&self) -> BorrowedFd<'_> {
         self.records_readonly.as_fd()
+    }
+
+    /// Who passes for a while.
+    pub fn bypasses(&mut self) -> &mut Bypasses {
+        &mut self.bypasses
     }
 
     /// The upstream-marker map for the proxy, writable.

@@ -22,15 +22,17 @@ use aya_ebpf::{
 };
 use imds_guard_ebpf::{
     AF_INET, AF_INET6, CallerRecord, Cause, Counter, Endpoint, EndpointKey, LISTENER_MARK,
-    LOOPBACK, Mode, NAT64, ObserveEvent,
+    LOOPBACK, Mode, NAT64, ObserveEvent, Pass, Scope,
 };
 
 use crate::{
     arrival,
     caller::{self, Dialled},
     globals::{offset, proxy_port},
-    maps::{EARLY, ENDPOINTS, EVENTS, count, lease, listeners, may_be_endpoint, records, upstream},
-    share, socket,
+    maps::{
+        self, EARLY, ENDPOINTS, EVENTS, count, lease, listeners, may_be_endpoint, records, upstream,
+    },
+    passing, share, socket,
 };
 
 pub(crate) const EACCES: i32 = 13;
@@ -252,6 +254,11 @@ fn guarded<const V6: bool>(
         note(ctx, &to, endpoint.mode, Counter::Observed);
         return Verdict::Untouched;
     }
+    if let Some(why) = passes(ctx, endpoint.id) {
+        count(why);
+        note(ctx, &to, endpoint.mode, why);
+        return Verdict::Untouched;
+    }
     // SAFETY: the context's own socket.
     let device = unsafe { socket::device(sk(ctx)) };
     match obstacle::<V6>(ctx, device, audited) {
@@ -279,6 +286,34 @@ fn guarded<const V6: bool>(
             }
         }
     }
+}
+
+/// By what the caller passes, if it does; then its socket keeps that, so that its packets pass as long.
+#[inline(always)]
+fn passes(ctx: &SockAddrContext, endpoint_id: u32) -> Option<Counter> {
+    if !is_tcp(ctx) {
+        return None;
+    }
+    let mut pass = Pass {
+        scope: Scope {
+            cgroup: 0,
+            uid: 0,
+            reserved: 0,
+        },
+        endpoint_id,
+        lifeline: 0,
+    };
+    let why = passing::of_caller(&mut pass)?;
+    let create = u64::from(BPF_SK_STORAGE_GET_F_CREATE);
+    // SAFETY: creation on the context's own socket.
+    let stored = unsafe { bpf_sk_storage_get(maps::passes(), sk(ctx), null_mut(), create) };
+    let stored = stored as *mut Pass;
+    if stored.is_null() {
+        return None;
+    }
+    // SAFETY: non-null, the map's value; the socket is locked, so nobody else writes it.
+    unsafe { *stored = pass };
+    Some(why)
 }
 
 /// Whether the caller's unit may pass until the guard runs; then its socket is marked as the proxy's own are, so that its packets

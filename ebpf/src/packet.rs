@@ -10,11 +10,12 @@ use aya_ebpf::{
     bindings::__sk_buff,
     helpers::{bpf_sk_fullsock, bpf_sk_storage_get, bpf_skb_load_bytes},
 };
-use imds_guard_ebpf::{Mode, OtherTraffic};
+use imds_guard_ebpf::{Mode, OtherTraffic, Pass};
 
 use crate::{
     connect::{MAPPED, bytes, endpoint_at, plain},
-    maps::{ADDRESSES, may_be_address, upstream},
+    maps::{ADDRESSES, may_be_address, passes, upstream},
+    passing,
 };
 
 /// What a packet is.
@@ -174,7 +175,7 @@ fn is_bare(skb: *mut __sk_buff, inner: &Inner) -> bool {
     }
 }
 
-/// Whether the socket that sends it is the proxy's own to that endpoint.
+/// Whether the socket that sends it is the proxy's own to that endpoint, or was let through to it and still is.
 #[inline(always)]
 fn carries_mark(skb: *mut __sk_buff, endpoint_id: u32) -> bool {
     // SAFETY: the context's socket, checked at each step; a look-up without creation.
@@ -188,7 +189,11 @@ fn carries_mark(skb: *mut __sk_buff, endpoint_id: u32) -> bool {
             return false;
         }
         let mark = bpf_sk_storage_get(upstream(), sk.cast(), null_mut(), 0) as *const u32;
-        !mark.is_null() && *mark == endpoint_id
+        if !mark.is_null() && *mark == endpoint_id {
+            return true;
+        }
+        let pass = bpf_sk_storage_get(passes(), sk.cast(), null_mut(), 0) as *const Pass;
+        !pass.is_null() && passing::holds(pass, endpoint_id)
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use imds_guard_core::imds::Service;
-use imds_guard_core::policy::{Mode, OtherTraffic, PolicySet, Settings};
+use imds_guard_core::policy::{Mode, OtherTraffic, PolicySet, Settings, Source};
 use imds_guard_core::request::Cloud;
 use imds_guard_core::seam::{self, PolicyFiles};
 use imds_guard_ebpf::CallerRecord;
@@ -39,8 +39,13 @@ pub(super) struct Policy {
 impl Policy {
     /// Reads and compiles.
     pub(super) fn load(main: &Path, epoch: u64) -> Result<Self, ConfigError> {
+        Self::of(config::read(main)?, epoch)
+    }
+
+    /// Compiles what was read before.
+    pub(super) fn of(sources: Vec<Source>, epoch: u64) -> Result<Self, ConfigError> {
         let hostname = hostname();
-        let loaded = config::load(main, &hostname, now())?;
+        let loaded = config::of(sources, &hostname, now())?;
         for warning in loaded.compiled.warnings.to_string().split("\n\n") {
             if !warning.trim().is_empty() {
                 tracing::warn!("{}", warning.trim());
@@ -59,6 +64,11 @@ impl Policy {
                 files: loaded.sources,
             },
         })
+    }
+
+    /// What it was made from: the main file first.
+    pub(super) fn sources(&self) -> &[Source] {
+        &self.files.files
     }
 
     /// The layers behind the socket layer.

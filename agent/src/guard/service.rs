@@ -13,14 +13,17 @@ use tokio::time::{Instant, Interval, interval, sleep_until, timeout};
 
 use super::answers::Answers;
 use super::child::{Running, Spawner};
+use super::control::{Asking, Control};
 use super::notify::notify;
 use super::policy::Policy;
 use super::seam::{Door, Seam};
 use super::session_key::SessionKey;
 use super::spaces::Spaces;
 use super::store::{Returned, Store};
+use super::trial::{Kept, Trial};
 use super::{FAREWELL, GuardError, Options, start};
 use crate::attest::Attestor;
+use crate::intercept::bypasses::Live;
 use crate::intercept::guests::{self, Guests};
 use crate::intercept::{self, Change, Events, Interceptor, Listeners, Namespaces, Older, Watch};
 use crate::sys::memory;
@@ -29,6 +32,7 @@ use crate::sys::sockopt;
 
 mod reload;
 mod status;
+mod trial;
 
 /// Interfaces come with several notes each, and containers come with interfaces.
 const SETTLED: Duration = Duration::from_millis(100);
@@ -54,6 +58,14 @@ pub(super) struct Guard {
     watch: Option<Watch>,
     /// When uplinks are looked for again.
     uplinks_at: Option<Instant>,
+    /// The policy that has to be confirmed, or was not.
+    trial: Option<Trial>,
+    /// When going back is tried again, where it failed.
+    back_at: Option<Instant>,
+    kept: Kept,
+    /// Those that were there at the last look.
+    pub(super) bypasses: Vec<Live>,
+    control: Control,
     spawner: Option<Spawner>,
     door: Option<Door>,
     proxy: Option<Running>,
@@ -80,6 +92,7 @@ struct Signals {
 /// What happens next.
 enum Event {
     Reload,
+    Asked(std::io::Result<Asking>),
     End(&'static str),
     Message(std::io::Result<Received>),
     Knock(std::io::Result<Seam>),
@@ -99,12 +112,15 @@ enum Event {
 impl Guard {
     /// Everything that can be refused is looked at before the kernel is touched.
     pub(super) fn start(options: Options, returned: Returned) -> Result<Self, GuardError> {
-        let policy = Policy::load(&options.config, 1)?;
+        let kept = Kept::new(&options.state_dir);
+        let begun = trial::Begun::with(&options, &kept)?;
+        let policy = begun.policy;
         let settings = &policy.settings;
         let user = options.proxy_user.as_deref();
         let (uid, gid) = start::proxy_user(user.unwrap_or(&settings.proxy.user))?;
         let empty = start::run_directory(&options.run_dir)?;
         let lock = start::lock(&options.run_dir)?;
+        let control = Control::open(&options.run_dir)?;
         let session_key = SessionKey::open(&options.run_dir)?;
         let issuer = start::issuer(settings, &options.state_dir)?;
         let listen = settings.issuer.as_ref().and_then(|issuer| issuer.listen);
@@ -142,6 +158,11 @@ impl Guard {
             events,
             watch: start::watch(),
             uplinks_at: None,
+            trial: begun.trial,
+            back_at: None,
+            kept,
+            bypasses: vec![],
+            control,
             spawner,
             door,
             proxy: None,
@@ -156,6 +177,7 @@ impl Guard {
             _lock: lock,
             options,
         };
+        guard.begun_with(begun.turn);
         guard.update_guests();
         guard.start_proxy();
         Ok(guard)
@@ -175,6 +197,7 @@ impl Guard {
         loop {
             match self.next(&mut buffer).await {
                 Event::Reload => self.reload(),
+                Event::Asked(asking) => self.asked(asking),
                 Event::End(signal) => {
                     self.end(signal).await;
                     return Ok(());
@@ -200,6 +223,8 @@ impl Guard {
                 Event::Sweep => self.sweep(),
                 Event::Pulse => {
                     store.flush();
+                    self.look_at_trial();
+                    self.look_at_bypasses();
                     self.look_for_drift();
                 }
                 Event::Watchdog => notify(&[NotifyState::Watchdog]),
@@ -213,6 +238,7 @@ impl Guard {
             _ = self.signals.terminate.recv() => Event::End("SIGTERM"),
             _ = self.signals.interrupt.recv() => Event::End("SIGINT"),
             _ = self.signals.hangup.recv() => Event::Reload,
+            asking = self.control.accept() => Event::Asked(asking),
             () = tick(&mut self.watchdog) => Event::Watchdog,
             () = ended(self.proxy.as_ref()) => Event::ProxyEnded,
             () = at(self.again_at) => Event::StartProxy,
