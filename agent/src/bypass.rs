@@ -78,6 +78,7 @@ pub fn begin(
     wanted: &Wanted,
 ) -> Result<Live, BypassError> {
     let since_boot = clock::since_boot();
+    sweep(table, audit, since_boot)?;
     let bypass = entry(wanted, since_boot)?;
     let scopes: Vec<Scope> = wanted.scopes.iter().map(|found| found.scope).collect();
     let mut live = Live::of(&bypass, since_boot);
@@ -97,6 +98,15 @@ pub fn begin(
             Err(BypassError::Already)
         }
     }
+}
+
+/// Removes those whose time is over, which a guard does where one lives: they let nobody pass, and would be in the way.
+fn sweep(table: &mut Bypasses, audit: &mut Audit, now: Duration) -> Result<(), BypassError> {
+    for over in table.all(now)?.iter().filter(|live| live.left_s == 0) {
+        table.end(over)?;
+        tell(audit, "expired", over, &scopes::told(&over.scopes)).map_err(BypassError::Audit)?;
+    }
+    Ok(())
 }
 
 fn entry(wanted: &Wanted, since_boot: Duration) -> Result<Bypass, BypassError> {

@@ -21,6 +21,7 @@ pub(crate) mod guests;
 mod kept;
 pub mod layer;
 mod lease;
+pub mod lifelines;
 mod listeners;
 mod load;
 pub mod namespaces;
@@ -116,6 +117,7 @@ pub struct Interceptor {
     lease: Option<lease::Lease>,
     drift: Option<drift::Drift>,
     bypasses: Bypasses,
+    lifelines: Option<lifelines::Lifelines>,
     _held: Option<pins::Held>,
     refused: Vec<String>,
 }
@@ -188,6 +190,8 @@ impl Interceptor {
         let lease = take(&mut ebpf, imds_guard_ebpf::map::LEASE)?;
         interceptor.lease = Some(lease::Lease::begin(lease)?);
         pins.attach(&mut ebpf, &root)?;
+        let lifelines = take(&mut ebpf, imds_guard_ebpf::map::LIFELINES)?;
+        interceptor.lifelines = Some(lifelines::Lifelines::new(lifelines, &root));
         early::is_over(take(&mut ebpf, imds_guard_ebpf::map::EARLY)?);
         interceptor.expect_filter(&ebpf)?;
         interceptor.layers = optional(&mut ebpf, &mut pins, &root);
@@ -276,6 +280,20 @@ impl Interceptor {
         }
     }
 
+    /// Who reaches which endpoint while no guard lives.
+    pub fn set_lifelines(&mut self, wanted: Vec<lifelines::Wanted>) {
+        if let Some(lifelines) = &mut self.lifelines {
+            lifelines.set(wanted);
+        }
+    }
+
+    /// Looks for them again: a service that starts anew has a new cgroup.
+    pub fn refresh_lifelines(&mut self) {
+        if let Some(lifelines) = &mut self.lifelines {
+            lifelines.refresh();
+        }
+    }
+
     fn stands(&mut self, name: &str, outcome: Result<(), String>) {
         let now = Standing {
             layer: name.to_owned(),
@@ -329,6 +347,7 @@ impl Interceptor {
             lease: None,
             drift: None,
             bypasses: Bypasses::new(take(ebpf, map::BYPASSES)?),
+            lifelines: None,
             _held: None,
             refused: vec![],
         })

@@ -37,6 +37,8 @@ pub struct Note {
     pub refused: Option<String>,
     /// The policy that has to be confirmed, or was not.
     pub trial: Option<Trial>,
+    /// Connections to a real service by a lifeline, of which the kernel told this guard: while none lived before it.
+    pub lifelines_used: u64,
 }
 
 /// A policy that has to be confirmed, or was not.
@@ -199,6 +201,7 @@ mod tests {
             names: BTreeMap::new(),
             refused: None,
             trial: None,
+            lifelines_used: 0,
         }
     }
 

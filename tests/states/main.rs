@@ -8,6 +8,7 @@ mod drift;
 mod early;
 mod files;
 mod hung;
+mod lifeline;
 mod older;
 mod table;
 mod together;

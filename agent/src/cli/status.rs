@@ -119,6 +119,10 @@ fn guard(lines: &mut Lines, note: &Note) {
     if let Some(trial) = &note.trial {
         lines.add("trial", &on_trial(trial));
     }
+    if note.lifelines_used > 0 {
+        let told = "connections by a lifeline, before this guard came: the audit file has each, with reason `lifeline`";
+        lines.add("LIFELINE", &format!("{} {told}", note.lifelines_used));
+    }
 }
 
 fn on_trial(trial: &Trial) -> String {

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use imds_guard_core::imds::Service;
+use imds_guard_core::policy::settings::{Endpoint, Lifeline};
 use imds_guard_core::policy::{Mode, OtherTraffic, PolicySet, Settings, Source};
 use imds_guard_core::request::Cloud;
 use imds_guard_core::seam::{self, PolicyFiles};
@@ -14,6 +15,7 @@ use imds_guard_ebpf::CallerRecord;
 
 use super::{GuardError, now};
 use crate::config::{self, ConfigError};
+use crate::intercept::lifelines::Wanted;
 use crate::intercept::{
     GuardedEndpoint, Hardening, Mode as KernelMode, OtherTraffic as KernelOtherTraffic, endpoint_id,
 };
@@ -102,6 +104,21 @@ impl Policy {
                 }),
             })
             .collect()
+    }
+
+    /// Who reaches which endpoint while no guard lives.
+    pub(super) fn lifelines(&self) -> Vec<Wanted> {
+        let of = |lifeline: &Lifeline| {
+            let named = |e: &&Endpoint| e.name == lifeline.endpoint;
+            let endpoints = self.settings.endpoints.iter().filter(named);
+            let addresses = endpoints.flat_map(|endpoint| &endpoint.addresses);
+            Wanted {
+                executable: (&*lifeline.executable).into(),
+                unit: lifeline.unit.to_string(),
+                endpoints: addresses.map(|at| endpoint_id(*at).get()).collect(),
+            }
+        };
+        self.settings.lifelines.iter().map(of).collect()
     }
 
     /// What is guarded for guests: what is enforced.

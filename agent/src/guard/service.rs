@@ -60,6 +60,10 @@ pub(super) struct Guard {
     uplinks_at: Option<Instant>,
     /// The policy that has to be confirmed, or was not.
     trial: Option<Trial>,
+    /// Connections by a lifeline, of which the kernel told since the start.
+    lifelines_used: u64,
+    /// Why the last reload changed nothing.
+    refused: Option<String>,
     /// When going back is tried again, where it failed.
     back_at: Option<Instant>,
     kept: Kept,
@@ -138,6 +142,7 @@ impl Guard {
         let guests = Guests::new(host_netns().unwrap_or_default()).map_err(GuardError::Runtime)?;
         let settings = interception(&options, &policy);
         let mut interceptor = Interceptor::start_again(&settings, returned.listeners)?;
+        interceptor.set_lifelines(policy.lifelines());
         start::tell(interceptor.layers(), &options, listen);
         let (listeners, namespaces, events) = undone_if_fresh(&mut interceptor, &options)?;
         let older = start::older(&interceptor);
@@ -159,6 +164,8 @@ impl Guard {
             watch: start::watch(),
             uplinks_at: None,
             trial: begun.trial,
+            lifelines_used: 0,
+            refused: None,
             back_at: None,
             kept,
             bypasses: vec![],
@@ -258,6 +265,7 @@ impl Guard {
     fn sweep(&mut self) {
         self.answers.attestor.sweep();
         self.answers.interceptor.refresh_raw_sockets();
+        self.answers.interceptor.refresh_lifelines();
         if let Err(error) = self.answers.interceptor.refresh_filters() {
             tracing::warn!("{error}");
         }
@@ -419,13 +427,21 @@ impl Guard {
     }
 
     fn note(&mut self, note: std::io::Result<ObserveEvent>) {
+        let lifeline = note.as_ref().is_ok_and(is_lifeline);
         let written = note.and_then(|note| self.answers.audit.observed(&note));
+        if lifeline {
+            tracing::error!(
+                "a lifeline was used while no guard lived: the audit file says by whom"
+            );
+            self.lifelines_used += 1;
+            self.leave_note();
+        }
         if let Err(error) = written {
             tracing::warn!(%error, "a note of the kernel is lost");
         }
     }
 
-    fn ready(&self) {
+    fn ready(&mut self) {
         let policy = &self.answers.policy;
         tracing::info!(
             port = self.options.port,
@@ -480,6 +496,10 @@ impl Signals {
             interrupt: on(SignalKind::interrupt())?,
         })
     }
+}
+
+fn is_lifeline(note: &ObserveEvent) -> bool {
+    note.why == intercept::Counter::Lifeline as u32
 }
 
 fn interception(options: &Options, policy: &Policy) -> intercept::Settings {

@@ -191,7 +191,7 @@ fn example_lines_of_the_manual_are_records_of_this_form() {
             assert!(own.is_subset(&all), "{example}: {:?}", own.difference(&all));
         }
     });
-    assert_eq!(events.len(), 4, "one example line of each event at least");
+    assert_eq!(events.len(), 6, "one example line of each event at least");
 }
 
 #[test]

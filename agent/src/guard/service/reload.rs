@@ -67,6 +67,7 @@ impl Guard {
 
     pub(super) fn adopt(&mut self, policy: Policy) -> Result<(), GuardError> {
         self.adopt_settings(&policy)?;
+        self.answers.interceptor.set_lifelines(policy.lifelines());
         self.answers.attestor.wants_hash(policy.wants_hash);
         tracing::info!(epoch = policy.epoch, digest = %policy.digest, "policy reloaded");
         self.answers.policy = policy;

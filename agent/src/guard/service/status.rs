@@ -15,17 +15,23 @@ use crate::status::{InForce, Note};
 
 impl Guard {
     /// Ready, or ready again after a reload, which was refused for that reason.
-    pub(super) fn tell_status(&self, refused: Option<String>) {
+    pub(super) fn tell_status(&mut self, refused: Option<String>) {
+        self.refused = refused;
         let pending = self.trial.as_ref().is_some_and(Trial::waits);
-        let line = line(&self.answers.policy, refused.is_some(), pending);
+        let line = line(&self.answers.policy, self.refused.is_some(), pending);
         notify(&[NotifyState::Ready, NotifyState::Status(&line)]);
-        let note = self.as_it_stands(refused);
+        self.leave_note();
+    }
+
+    /// For `imds-guard status` alone.
+    pub(super) fn leave_note(&self) {
+        let note = self.as_it_stands();
         if let Err(error) = note.leave(&self.options.run_dir) {
             tracing::warn!(%error, "can't note the state for `imds-guard status`");
         }
     }
 
-    fn as_it_stands(&self, refused: Option<String>) -> Note {
+    fn as_it_stands(&self) -> Note {
         let policy = &self.answers.policy;
         Note {
             pid: std::process::id(),
@@ -40,7 +46,8 @@ impl Guard {
             },
             audit: self.answers.audit.path().map(Into::into),
             names: names(policy),
-            refused,
+            refused: self.refused.clone(),
+            lifelines_used: self.lifelines_used,
             trial: self.trial.as_ref().map(Trial::told),
         }
     }
