@@ -222,6 +222,53 @@ fn status_and_doctor_show_it() {
     assert_eq!(check(&shown(&doctor)), "weak");
 }
 
+#[test]
+#[ignore = "kernel: cargo xtask test kernel"]
+fn a_cgroup_with_all_below_it_or_a_user_be_it_root_passes() {
+    let world = world("bypass-named");
+    let _azure = world.azure().unwrap();
+    let agent = world.agent().config(&config("enforce")).start().unwrap();
+    agent.signal(Signal::SIGKILL).unwrap();
+    drop(agent);
+    let below = neighbour(&world).in_cgroup("web.service/below");
+    let root = world.workload("x").uid(0).gid(0);
+    below.cgroup().unwrap();
+    let cgroup = world.cgroup().join("web.service");
+    let id = begun(&world, &["--cgroup", cgroup.to_str().unwrap()], "1h");
+    assert_eq!(asks(&below), Gets::Untouched);
+    assert_eq!(asks(&neighbour(&world)), Gets::Refused);
+    assert_eq!(bypass(&world, &["--end", &id]).0, Some(0));
+    assert_eq!(asks(&below), Gets::Refused);
+    // All zeroes, as a number.
+    begun(&world, &["--uid", "0"], "1h");
+    assert_eq!(asks(&root), Gets::Untouched);
+    assert_eq!(asks(&below), Gets::Refused);
+}
+
+#[test]
+#[ignore = "kernel: cargo xtask test kernel"]
+fn what_is_only_forwarded_is_not_let_through_and_the_command_says_so() {
+    require!(Root, Cgroup2, Bpf, Agent);
+    let world = World::with_cloud("bypass-forwarded").unwrap();
+    let azure = world.azure().unwrap();
+    let container = world.container().unwrap();
+    let inside = billing(&world).in_space(&container);
+    assert_eq!(asks(&inside), Gets::Untouched);
+    let _agent = world.agent().config(&config("enforce")).start().unwrap();
+    soon(SOON, String::new, || asks(&inside) == Gets::Served);
+    let asked = azure.received().len();
+    let mut held = inside.connect(AZURE_IMDS).unwrap();
+    let rest = ["--uid", "1000", "--for", "1h", "--reason", "x"];
+    let (code, said) = bypass(&world, &rest);
+    assert!(code == Some(0) && said.contains("of their own"), "{said}");
+    let outcome = inside.connect_with(AZURE_IMDS, &["--within=1000"]);
+    assert!(outcome.is_err());
+    assert_eq!(azure.received().len(), asked);
+    assert_eq!(asks(&billing(&world)), Gets::Untouched);
+    // What was steered before goes on as it was.
+    assert!(!asks_again(&mut held).unwrap().contains(UPSTREAM_TOKEN));
+}
+
 /// One more request over an open connection; `None`: nothing comes back within a second.
 fn asks_again(caller: &mut Caller) -> Option<String> {
     let request =

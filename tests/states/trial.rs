@@ -219,6 +219,28 @@ fn a_damaged_trial_file_is_told_and_the_policy_of_the_files_is_in_force() {
 
 #[test]
 #[ignore = "kernel: cargo xtask test kernel"]
+fn without_a_place_for_the_earlier_policy_nothing_is_tried_out() {
+    let world = world("trial-full");
+    let _azure = world.azure().unwrap();
+    let agent = world.agent().config(&config("enforce")).start().unwrap();
+    // What is in the way of writing, as a full disk is.
+    let aside = world.directory().join("state/trial.new");
+    std::fs::create_dir(&aside).unwrap();
+    write(&world, &stricter());
+    let (done, said) = ask(&world, &["reload", "--confirm-within", LONG]);
+    assert!(!done && said.contains("state"), "{said}");
+    earlier_is_in_force(&world);
+    assert_eq!(turns(&agent), Vec::<String>::new());
+    std::fs::remove_dir(&aside).unwrap();
+    tried_out(&world, &stricter(), LONG);
+    new_is_in_force(&world);
+    // Trying a third doesn't make the second the earlier one.
+    tried_out(&world, &stricter().replace("1001", "1002"), "2s");
+    comes_back(&world, &agent);
+}
+
+#[test]
+#[ignore = "kernel: cargo xtask test kernel"]
 fn nobody_but_root_reloads_or_confirms() {
     let world = world("trial-others");
     let _azure = world.azure().unwrap();

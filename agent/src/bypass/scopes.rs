@@ -222,6 +222,34 @@ pub fn told(scopes: &[Scope]) -> Vec<String> {
     scopes.iter().map(&mut one).collect()
 }
 
+/// How many processes of these are in another network namespace than ours. What leaves theirs is only forwarded here.
+#[must_use]
+pub fn elsewhere(scopes: &[Scope]) -> usize {
+    let (Ok(cgroups), Ok(ours)) = (Cgroups::find(), fs::read_link("/proc/self/ns/net")) else {
+        return 0;
+    };
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let is_there = |process: &fs::DirEntry| {
+        let of = process.path();
+        let space = fs::read_link(of.join("ns/net")).ok()?;
+        let cgroup = fs::read_to_string(of.join("cgroup")).ok()?;
+        let cgroup = cgroup.lines().find_map(|line| line.strip_prefix("0::"))?;
+        let (cgroup, uid) = (cgroups.id_of(cgroup)?, real_user(&of)?);
+        let is_meant = |scope: &Scope| {
+            (scope.cgroup == 0 || scope.cgroup == cgroup)
+                && (scope.uid == ANY_USER || scope.uid == uid)
+        };
+        (space != ours && scopes.iter().any(is_meant)).then_some(())
+    };
+    processes.filter_map(|process| is_there(&process)).count()
+}
+
+fn real_user(process: &Path) -> Option<u32> {
+    let status = fs::read_to_string(process.join("status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use imds_guard_core::policy::{self, Source};

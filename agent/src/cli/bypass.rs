@@ -100,6 +100,13 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     for scope in scopes::told(&live.scopes) {
         writeln!(out, "  {scope}")?;
     }
+    let elsewhere = scopes::elsewhere(&live.scopes);
+    if elsewhere > 0 {
+        writeln!(
+            out,
+            "but {elsewhere} of its processes are in network namespaces of their own: what those send is forwarded here, and what is enforced stays refused to them"
+        )?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -3,15 +3,15 @@
 //! replaced another inode. One that can't be told is told of, and has no lifeline.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use aya::maps::{HashMap, MapData, MapError};
 use imds_guard_ebpf::Lifeline;
 
 use super::environment::cgroup_id;
-use crate::attest::executable::kernel_dev;
+use crate::attest::executable::kernel_identity;
 use crate::config::custody;
 
 /// Where the system's services have their cgroups.
@@ -73,20 +73,22 @@ impl Lifelines {
 
     fn entries(&self, wanted: &Wanted) -> Result<Vec<Lifeline>, String> {
         let file = custody::file(&wanted.executable).map_err(|error| error.to_string())?;
+        let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(|e| e.to_string())?;
+        let (exe_dev, exe_inode) = kernel_identity(&file, &mounts)
+            .ok_or("the kernel doesn't tell which file it is (before Linux 5.14)")?;
         let file = File::from(file);
         let mut begins = [0; 2];
         if file.read_at(&mut begins, 0).is_ok() && begins == *b"#!" {
             return Err("it is a script, which the kernel knows as its interpreter: name that, as `readlink /proc/PID/exe` shows it".into());
         }
-        let is = file.metadata().map_err(|error| error.to_string())?;
         // A service that doesn't run has no lifeline and wants none.
         let Ok(cgroup) = cgroup_id(&self.services.join(&wanted.unit)) else {
             return Ok(vec![]);
         };
         let one = |&endpoint_id: &u32| Lifeline {
             cgroup,
-            exe_inode: is.ino(),
-            exe_dev: kernel_dev(is.dev()),
+            exe_inode,
+            exe_dev,
             endpoint_id,
         };
         Ok(wanted.endpoints.iter().map(one).collect())
