@@ -48,7 +48,7 @@ fn status(world: &World) -> Value {
     let pins = world.directory().join("bpf/imds-guard");
     let arguments = ["status", "--json", "--pin-dir", pins.to_str().unwrap()];
     let (_, said) = ask(world, &arguments);
-    serde_json::from_str(&said).unwrap_or_else(|_| panic!("{said}"))
+    serde_json::from_str(&said).expect(&said)
 }
 
 /// The turns that the audit file tells.

@@ -16,7 +16,7 @@ impl Guard {
         };
         let (over, live): (Vec<Live>, Vec<Live>) = all.into_iter().partition(|b| b.left_s == 0);
         let is_in = |all: &[Live], one: &Live| all.iter().any(|other| other.id == one.id);
-        for new in live.iter().filter(|b| !is_in(&self.bypasses, b)) {
+        for new in live.iter().filter(|b| !is_in(&self.told.bypasses, b)) {
             let Live {
                 id,
                 name,
@@ -35,8 +35,12 @@ impl Guard {
         for over in &over {
             self.expired(over);
         }
-        let gone = self.bypasses.iter().any(|before| !is_in(&live, before));
-        self.bypasses = live;
+        let gone = self
+            .told
+            .bypasses
+            .iter()
+            .any(|before| !is_in(&live, before));
+        self.told.bypasses = live;
         if gone || !over.is_empty() {
             tracing::warn!("a bypass has ended: what it has left open is ended, too");
             self.end_older_everywhere();

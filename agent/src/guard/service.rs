@@ -20,7 +20,6 @@ use super::seam::{Door, Seam};
 use super::session_key::SessionKey;
 use super::spaces::Spaces;
 use super::store::{Returned, Store};
-use super::trial::{Kept, Trial};
 use super::{FAREWELL, GuardError, Options, start};
 use crate::attest::Attestor;
 use crate::intercept::bypasses::Live;
@@ -33,6 +32,8 @@ use crate::sys::sockopt;
 mod reload;
 mod status;
 mod trial;
+
+use trial::Trials;
 
 /// Interfaces come with several notes each, and containers come with interfaces.
 const SETTLED: Duration = Duration::from_millis(100);
@@ -58,17 +59,8 @@ pub(super) struct Guard {
     watch: Option<Watch>,
     /// When uplinks are looked for again.
     uplinks_at: Option<Instant>,
-    /// The policy that has to be confirmed, or was not.
-    trial: Option<Trial>,
-    /// Connections by a lifeline, of which the kernel told since the start.
-    lifelines_used: u64,
-    /// Why the last reload changed nothing.
-    refused: Option<String>,
-    /// When going back is tried again, where it failed.
-    back_at: Option<Instant>,
-    kept: Kept,
-    /// Those that were there at the last look.
-    pub(super) bypasses: Vec<Live>,
+    trials: Trials,
+    pub(super) told: Told,
     control: Control,
     spawner: Option<Spawner>,
     door: Option<Door>,
@@ -84,6 +76,17 @@ pub(super) struct Guard {
     pulse: Interval,
     watchdog: Option<Interval>,
     _lock: Flock<std::fs::File>,
+}
+
+/// What has been told of, and is told again by `status`, or not at all.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// Connections by a lifeline, of which the kernel told since the start.
+    lifelines_used: u64,
+    /// Why the last reload changed nothing.
+    refused: Option<String>,
+    /// The bypasses that were there at the last look.
+    pub(super) bypasses: Vec<Live>,
 }
 
 #[derive(Debug)]
@@ -116,9 +119,7 @@ enum Event {
 impl Guard {
     /// Everything that can be refused is looked at before the kernel is touched.
     pub(super) fn start(options: Options, returned: Returned) -> Result<Self, GuardError> {
-        let kept = Kept::new(&options.state_dir);
-        let begun = trial::Begun::with(&options, &kept)?;
-        let policy = begun.policy;
+        let (policy, trials) = Trials::begin(&options)?;
         let settings = &policy.settings;
         let user = options.proxy_user.as_deref();
         let (uid, gid) = start::proxy_user(user.unwrap_or(&settings.proxy.user))?;
@@ -128,21 +129,16 @@ impl Guard {
         let session_key = SessionKey::open(&options.run_dir)?;
         let issuer = start::issuer(settings, &options.state_dir)?;
         let listen = settings.issuer.as_ref().and_then(|issuer| issuer.listen);
-        let issuer_listener = listen
-            .map(|address| start::issuer_listener(address, &options.pin_dir, returned.issuer))
-            .transpose()?;
+        let issuer_listener = start::issuer_listener(listen, &options.pin_dir, returned.issuer)?;
         let audit = start::audit(options.audit.as_deref(), settings)?;
-        let mut attestor = Attestor::new(host_netns())?;
-        attestor.wants_hash(policy.wants_hash);
+        let attestor = attestor(&policy)?;
         let spawner = options.spawn.then(|| Spawner::new(uid, gid, &empty));
         let door = (!options.spawn)
             .then(|| Door::open(&options.run_dir, uid, gid))
             .transpose()?;
         let signals = Signals::new()?;
         let guests = Guests::new(host_netns().unwrap_or_default()).map_err(GuardError::Runtime)?;
-        let settings = interception(&options, &policy);
-        let mut interceptor = Interceptor::start_again(&settings, returned.listeners)?;
-        interceptor.set_lifelines(policy.lifelines());
+        let mut interceptor = intercepted(&options, &policy, returned.listeners)?;
         start::tell(interceptor.layers(), &options, listen);
         let (listeners, namespaces, events) = undone_if_fresh(&mut interceptor, &options)?;
         let older = start::older(&interceptor);
@@ -163,12 +159,8 @@ impl Guard {
             events,
             watch: start::watch(),
             uplinks_at: None,
-            trial: begun.trial,
-            lifelines_used: 0,
-            refused: None,
-            back_at: None,
-            kept,
-            bypasses: vec![],
+            trials,
+            told: Told::default(),
             control,
             spawner,
             door,
@@ -184,7 +176,6 @@ impl Guard {
             _lock: lock,
             options,
         };
-        guard.begun_with(begun.turn);
         guard.update_guests();
         guard.start_proxy();
         Ok(guard)
@@ -195,6 +186,7 @@ impl Guard {
     /// # Errors
     /// Where the kernel's notes can't be read any more.
     pub(super) async fn serve(&mut self, mut store: Store) -> Result<(), GuardError> {
+        self.tell_of_start();
         self.ready();
         self.keep_listeners(&mut store);
         self.end_older(&self.listeners);
@@ -433,7 +425,7 @@ impl Guard {
             tracing::error!(
                 "a lifeline was used while no guard lived: the audit file says by whom"
             );
-            self.lifelines_used += 1;
+            self.told.lifelines_used += 1;
             self.leave_note();
         }
         if let Err(error) = written {
@@ -502,16 +494,29 @@ fn is_lifeline(note: &ObserveEvent) -> bool {
     note.why == intercept::Counter::Lifeline as u32
 }
 
-fn interception(options: &Options, policy: &Policy) -> intercept::Settings {
+fn attestor(policy: &Policy) -> Result<Attestor, GuardError> {
+    let mut attestor = Attestor::new(host_netns())?;
+    attestor.wants_hash(policy.wants_hash);
+    Ok(attestor)
+}
+
+fn intercepted(
+    options: &Options,
+    policy: &Policy,
+    kept: Vec<intercept::Kept>,
+) -> Result<Interceptor, GuardError> {
     let issuer = policy.settings.issuer.as_ref();
-    intercept::Settings {
+    let settings = intercept::Settings {
         cgroup_root: options.cgroup_root.clone(),
         pin_dir: options.pin_dir.clone(),
         port: options.port,
         endpoints: policy.endpoints(),
         issuer: issuer.and_then(|issuer| issuer.listen),
         hardening: policy.hardening(),
-    }
+    };
+    let mut interceptor = Interceptor::start_again(&settings, kept)?;
+    interceptor.set_lifelines(policy.lifelines());
+    Ok(interceptor)
 }
 
 /// What is left to do once the kernel is in force. Where it fails and nothing was in force before, nothing stays in force.

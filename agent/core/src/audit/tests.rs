@@ -96,6 +96,11 @@ fn complete(with: &mut dyn FnMut(&Line<'_>)) {
         protocol: 6,
         caller: caller(),
     }));
+    of_the_guard(with);
+}
+
+/// Of what is in force, rather than of a caller.
+fn of_the_guard(with: &mut dyn FnMut(&Line<'_>)) {
     with(&Line::Drift(Drift {
         time: time(),
         what: "connect4",

@@ -16,9 +16,9 @@ use crate::status::{InForce, Note};
 impl Guard {
     /// Ready, or ready again after a reload, which was refused for that reason.
     pub(super) fn tell_status(&mut self, refused: Option<String>) {
-        self.refused = refused;
-        let pending = self.trial.as_ref().is_some_and(Trial::waits);
-        let line = line(&self.answers.policy, self.refused.is_some(), pending);
+        self.told.refused = refused;
+        let pending = self.trials.now.as_ref().is_some_and(Trial::waits);
+        let line = line(&self.answers.policy, self.told.refused.is_some(), pending);
         notify(&[NotifyState::Ready, NotifyState::Status(&line)]);
         self.leave_note();
     }
@@ -46,9 +46,9 @@ impl Guard {
             },
             audit: self.answers.audit.path().map(Into::into),
             names: names(policy),
-            refused: self.refused.clone(),
-            lifelines_used: self.lifelines_used,
-            trial: self.trial.as_ref().map(Trial::told),
+            refused: self.told.refused.clone(),
+            lifelines_used: self.told.lifelines_used,
+            trial: self.trials.now.as_ref().map(Trial::told),
         }
     }
 }

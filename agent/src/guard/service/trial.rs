@@ -24,7 +24,7 @@ const AGAIN: Duration = Duration::from_secs(10);
 
 /// A turn of a trial, for the audit file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Turn {
+struct Turn {
     change: &'static str,
     why: Option<String>,
 }
@@ -40,12 +40,39 @@ impl Turn {
     }
 }
 
+/// The guard's policy on trial.
+#[derive(Debug)]
+pub(super) struct Trials {
+    /// The one that has to be confirmed, or was not.
+    pub(super) now: Option<Trial>,
+    /// When going back is tried again, where it failed.
+    back_at: Option<Instant>,
+    kept: Kept,
+    /// What the start made of it, until that is told.
+    turn: Option<Turn>,
+}
+
+impl Trials {
+    /// The policy that a start is to have, and how its trial stands.
+    pub(super) fn begin(options: &Options) -> Result<(Policy, Self), GuardError> {
+        let kept = Kept::new(&options.state_dir);
+        let begun = Begun::with(options, &kept)?;
+        let trials = Self {
+            now: begun.trial,
+            back_at: None,
+            kept,
+            turn: begun.turn,
+        };
+        Ok((begun.policy, trials))
+    }
+}
+
 /// What a start begins with.
 #[derive(Debug)]
-pub(super) struct Begun {
-    pub(super) policy: Policy,
-    pub(super) trial: Option<Trial>,
-    pub(super) turn: Option<Turn>,
+struct Begun {
+    policy: Policy,
+    trial: Option<Trial>,
+    turn: Option<Turn>,
 }
 
 fn now() -> Result<Now, GuardError> {
@@ -62,7 +89,7 @@ fn now() -> Result<Now, GuardError> {
 
 impl Begun {
     /// The policy of the files, or the earlier one, as the trial's file says.
-    pub(super) fn with(options: &Options, kept: &Kept) -> Result<Self, GuardError> {
+    fn with(options: &Options, kept: &Kept) -> Result<Self, GuardError> {
         let files = || Ok(Policy::load(&options.config, 1)?);
         let trial = match kept.load() {
             Ok(Some(trial)) => trial,
@@ -151,14 +178,16 @@ fn said(time: jiff::Timestamp) -> String {
 
 impl Guard {
     /// Tells, and keeps, what the start made of a trial.
-    pub(super) fn begun_with(&mut self, turn: Option<Turn>) {
-        let Some(turn) = turn else { return };
+    pub(super) fn tell_of_start(&mut self) {
+        let Some(turn) = self.trials.turn.take() else {
+            return;
+        };
         let ended = turn.change == "left";
         self.turned(&turn);
-        match (&self.trial, ended) {
+        match (&self.trials.now, ended) {
             (Some(_), true) => self.forget_trial(),
             (Some(trial), false) => {
-                if let Err(error) = self.kept.keep(trial) {
+                if let Err(error) = self.trials.kept.keep(trial) {
                     tracing::error!(%error, "how the trial stands can't be written");
                 }
             }
@@ -194,7 +223,12 @@ impl Guard {
     pub(super) fn read_again(&mut self) -> Result<(), GuardError> {
         let policy = self.of_the_files()?;
         let digest = policy.digest.clone();
-        match self.trial.as_ref().map(|trial| trial.at_hangup(&digest)) {
+        match self
+            .trials
+            .now
+            .as_ref()
+            .map(|trial| trial.at_hangup(&digest))
+        {
             None => self.adopt(policy),
             Some(Choice::FilesOnTrial) => {
                 self.adopt(policy)?;
@@ -218,12 +252,14 @@ impl Guard {
 
     /// Other files than those that the trial began with.
     fn goes_on(&mut self, digest: String) {
-        let Some(trial) = &mut self.trial else { return };
+        let Some(trial) = &mut self.trials.now else {
+            return;
+        };
         if trial.digest == digest {
             return;
         }
         trial.digest = digest;
-        if let Err(error) = self.kept.keep(trial) {
+        if let Err(error) = self.trials.kept.keep(trial) {
             tracing::error!(%error, "which policy is on trial can't be written");
         }
         self.turned(&Turn::to("continued"));
@@ -233,7 +269,7 @@ impl Guard {
         if let Some(Trial {
             phase: Phase::Pending { shown, .. },
             ..
-        }) = &self.trial
+        }) = &self.trials.now
         {
             return Err(format!(
                 "a policy is on trial until {shown}: `imds-guard confirm` keeps it, `imds-guard reload --confirm-within TIME` tries what the files hold now"
@@ -242,7 +278,7 @@ impl Guard {
         self.reloading(|guard| {
             let policy = guard.of_the_files()?;
             guard.adopt(policy)?;
-            if guard.trial.is_some() {
+            if guard.trials.now.is_some() {
                 guard.turned(&Turn::to("left"));
                 guard.forget_trial();
             }
@@ -259,7 +295,7 @@ impl Guard {
     fn try_out(&mut self, within: Duration) -> Result<String, String> {
         self.reloading(|guard| {
             let policy = guard.of_the_files()?;
-            let before = guard.trial.clone();
+            let before = guard.trials.now.clone();
             let trial = guard.trial_of(&policy, within)?;
             guard.keep(&trial)?;
             if let Err(error) = guard.adopt(policy) {
@@ -269,11 +305,15 @@ impl Guard {
                 }
                 return Err(error);
             }
-            guard.trial = Some(trial);
+            guard.trials.now = Some(trial);
             guard.turned(&Turn::to("begun"));
             Ok(())
         })?;
-        let until = self.trial.as_ref().and_then(|trial| trial.told().until);
+        let until = self
+            .trials
+            .now
+            .as_ref()
+            .and_then(|trial| trial.told().until);
         let until = until.unwrap_or_default();
         Ok(self.in_force(&format!(
             "in force until {until}; `imds-guard confirm` keeps it, else the earlier one comes back"
@@ -283,7 +323,7 @@ impl Guard {
     /// The trial of a policy. What was never confirmed isn't what one goes back to.
     fn trial_of(&self, policy: &Policy, within: Duration) -> Result<Trial, GuardError> {
         let Now { boot, since_boot } = now()?;
-        let earlier = match &self.trial {
+        let earlier = match &self.trials.now {
             Some(trial) => trial.earlier.clone(),
             None => earlier(&self.answers.policy),
         };
@@ -301,7 +341,7 @@ impl Guard {
     }
 
     fn keep(&self, trial: &Trial) -> Result<(), GuardError> {
-        self.kept.keep(trial).map_err(|source| GuardError::Path {
+        self.trials.kept.keep(trial).map_err(|source| GuardError::Path {
             path: self.options.state_dir.clone(),
             source,
             remedy: "without a place for the earlier policy nothing is tried out: make it writable for root, or free some space",
@@ -311,7 +351,7 @@ impl Guard {
     fn confirm(&mut self) -> Result<String, String> {
         // Whoever comes in the moment after the deadline is too late.
         self.look_at_trial();
-        match &self.trial {
+        match &self.trials.now {
             Some(trial) if trial.waits() => {}
             Some(trial) => {
                 let at = trial.told().went_back.unwrap_or_default();
@@ -321,23 +361,23 @@ impl Guard {
             }
             None => return Err("nothing waits for a confirmation".to_owned()),
         }
-        let gone = self.kept.forget();
+        let gone = self.trials.kept.forget();
         gone.map_err(|error| {
             format!("not confirmed: what brings the earlier policy back can't be removed: {error}")
         })?;
         self.turned(&Turn::to("confirmed"));
-        self.trial = None;
+        self.trials.now = None;
         self.tell_status(None);
         Ok(self.in_force("confirmed"))
     }
 
     /// Whether the deadline has passed; then the earlier policy comes back. Several times a second.
     pub(super) fn look_at_trial(&mut self) {
-        let Some(trial) = self.trial.as_ref().filter(|trial| trial.waits()) else {
+        let Some(trial) = self.trials.now.as_ref().filter(|trial| trial.waits()) else {
             return;
         };
         let is_over = now().is_ok_and(|now| trial.is_over(&now));
-        if !is_over || self.back_at.is_some_and(|at| at > Instant::now()) {
+        if !is_over || self.trials.back_at.is_some_and(|at| at > Instant::now()) {
             return;
         }
         let sources = trial.earlier.sources();
@@ -347,15 +387,17 @@ impl Guard {
             guard.gone_back();
             Ok(())
         });
-        self.back_at = returned.is_err().then(|| Instant::now() + AGAIN);
+        self.trials.back_at = returned.is_err().then(|| Instant::now() + AGAIN);
     }
 
     fn gone_back(&mut self) {
-        let Some(trial) = &mut self.trial else { return };
+        let Some(trial) = &mut self.trials.now else {
+            return;
+        };
         trial.phase = Phase::WentBack {
             at: said(clock_now()),
         };
-        if let Err(error) = self.kept.keep(trial) {
+        if let Err(error) = self.trials.kept.keep(trial) {
             // The file says that it is on trial, until then: a start finds that out again.
             tracing::error!(%error, "that the policy went back can't be written");
         }
@@ -363,15 +405,15 @@ impl Guard {
     }
 
     fn forget_trial(&mut self) {
-        self.trial = None;
-        if let Err(error) = self.kept.forget() {
+        self.trials.now = None;
+        if let Err(error) = self.trials.kept.forget() {
             tracing::error!(%error, "the trial's file can't be removed: the next start takes the earlier policy again");
         }
     }
 
     /// Log and audit file.
     fn turned(&mut self, turn: &Turn) {
-        let told = self.trial.as_ref().map(Trial::told);
+        let told = self.trials.now.as_ref().map(Trial::told);
         let Turn { change, why } = turn;
         let epoch = self.answers.policy.epoch;
         let until = told.as_ref().and_then(|trial| trial.until.as_deref());
