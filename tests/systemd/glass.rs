@@ -16,7 +16,7 @@ fn keeps_asking(machine: &Machine, unit: &str) {
     let unit = format!("--unit={unit}");
     machine
         .must(&["systemd-run", "--quiet", &unit, "sh", "-c", &script])
-        .unwrap();
+        .expect("a service");
 }
 
 #[track_caller]
@@ -55,8 +55,8 @@ fn bypass(machine: &Machine, length: &str) -> String {
             "--reason",
             "incident",
         ])
-        .unwrap();
-    let id = said.split_whitespace().nth(1).unwrap();
+        .expect("a bypass");
+    let id = said.split_whitespace().nth(1).expect("its id");
     id.trim_end_matches(':').to_owned()
 }
 

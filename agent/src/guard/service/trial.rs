@@ -153,6 +153,12 @@ impl Begun {
                 ..Self::by(policy)
             });
         }
+        if choice == Choice::StayBack {
+            tracing::warn!(
+                digest = trial.digest,
+                "the policy that nobody confirmed stays back, the earlier one is in force; `imds-guard reload` takes the files"
+            );
+        }
         if choice == Choice::GoBack {
             trial.phase = Phase::WentBack {
                 at: said(clock_now()),
