@@ -121,7 +121,7 @@ impl Attestor {
             hashes: executable::Hashes::default(),
             host_netns,
             wants_hash: false,
-            systemd: Path::new("/run/systemd/system").is_dir(),
+            systemd: systemd::runs(),
             cache: HashMap::new(),
             by_age: BTreeMap::new(),
             age: 0,

@@ -6,13 +6,16 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+pub mod bypass;
 pub mod check;
 pub mod doctor;
 pub mod early;
 pub mod explain;
 mod log;
 pub mod proxy;
+pub mod reload;
 pub mod run;
+mod span;
 pub mod status;
 pub mod teardown;
 pub mod version;
@@ -58,6 +61,17 @@ pub enum Verb {
     ///
     /// For a unit before the network is up. Units named by --pass may ask the real service until `run` takes over.
     Early(early::Args),
+    /// Have the running guard read its configuration again; a bad one changes nothing.
+    ///
+    /// With --confirm-within the earlier policy comes back by itself unless `imds-guard confirm` follows in time, also where the
+    /// guard was restarted meanwhile, and at a reboot.
+    Reload(reload::Args),
+    /// Keep the policy that `reload --confirm-within` has put on trial.
+    Confirm(reload::Confirm),
+    /// Break-glass: let one workload reach the real service as if nothing were guarded, for a while.
+    ///
+    /// The kernel ends it, also where no guard runs. Begin and end are in the audit file, and each use while a guard lives.
+    Bypass(bypass::Args),
     /// Read configuration and policy files and report every error in them.
     Check(check::Args),
     /// Say what policy makes of a request, and why: of a live process, or of given selectors.
@@ -140,6 +154,9 @@ pub fn run(cli: Cli) -> Result<ExitCode, Failure> {
     match cli.verb {
         Verb::Run(args) => run::run(args),
         Verb::Early(args) => early::run(&args),
+        Verb::Reload(args) => reload::run(&args),
+        Verb::Confirm(args) => reload::confirm(&args),
+        Verb::Bypass(args) => bypass::run(&args),
         Verb::Check(args) => check::run(args),
         Verb::Explain(args) => explain::run(args),
         Verb::Status(args) => status::run(args),

@@ -59,7 +59,14 @@ impl fmt::Display for Lines<'_> {
 /// # Errors
 /// Every reason at once, of the first stage that fails.
 pub fn load(main: &Path, hostname: &str, now: i64) -> Result<Loaded, ConfigError> {
-    let sources = read(main)?;
+    of(read(main)?, hostname, now)
+}
+
+/// The same of sources that are at hand.
+///
+/// # Errors
+/// Every reason at once.
+pub fn of(sources: Vec<Source>, hostname: &str, now: i64) -> Result<Loaded, ConfigError> {
     let compiled = policy::compile(&sources, hostname, now).map_err(ConfigError::Policy)?;
     let digest = digest(&sources);
     Ok(Loaded {

@@ -9,7 +9,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 mod answers;
 mod audit;
+mod bypass;
 mod child;
+mod control;
 mod dial;
 mod drift;
 mod error;
@@ -22,7 +24,9 @@ mod session_key;
 mod spaces;
 mod start;
 mod store;
+mod trial;
 
+pub use audit::Audit;
 pub use error::GuardError;
 use service::Guard;
 

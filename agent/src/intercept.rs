@@ -8,6 +8,7 @@
 //! Must never: detach at exit (losing the agent loses access, never protection); give out a writable descriptor of the
 //! attribution map.
 
+pub mod bypasses;
 pub mod cost;
 mod drift;
 mod early;
@@ -20,6 +21,7 @@ pub(crate) mod guests;
 mod kept;
 pub mod layer;
 mod lease;
+pub mod lifelines;
 mod listeners;
 mod load;
 pub mod namespaces;
@@ -43,6 +45,7 @@ use aya::{
     Ebpf,
     maps::{Map, MapData, PerCpuArray, RingBuf},
 };
+pub use bypasses::Bypasses;
 pub use drift::{Change as DriftChange, Finding};
 pub use early::{Early, early};
 pub use endpoints::GuardedEndpoint;
@@ -114,6 +117,8 @@ pub struct Interceptor {
     filters: filters::SharedFilters,
     lease: Option<lease::Lease>,
     drift: Option<drift::Drift>,
+    bypasses: Bypasses,
+    lifelines: Option<lifelines::Lifelines>,
     _held: Option<pins::Held>,
     refused: Vec<String>,
 }
@@ -189,6 +194,8 @@ impl Interceptor {
         let lease = take(&mut ebpf, imds_guard_ebpf::map::LEASE)?;
         interceptor.lease = Some(lease::Lease::begin(lease)?);
         pins.attach(&mut ebpf, &root)?;
+        let lifelines = take(&mut ebpf, imds_guard_ebpf::map::LIFELINES)?;
+        interceptor.lifelines = Some(lifelines::Lifelines::new(lifelines, &root));
         early::is_over(take(&mut ebpf, imds_guard_ebpf::map::EARLY)?);
         interceptor.expect_filter(&ebpf)?;
         interceptor.layers = optional(&mut ebpf, &mut pins, &root);
@@ -277,6 +284,20 @@ impl Interceptor {
         }
     }
 
+    /// Who reaches which endpoint while no guard lives.
+    pub fn set_lifelines(&mut self, wanted: Vec<lifelines::Wanted>) {
+        if let Some(lifelines) = &mut self.lifelines {
+            lifelines.set(wanted);
+        }
+    }
+
+    /// Looks for them again: a service that starts anew has a new cgroup.
+    pub fn refresh_lifelines(&mut self) {
+        if let Some(lifelines) = &mut self.lifelines {
+            lifelines.refresh();
+        }
+    }
+
     fn stands(&mut self, name: &str, outcome: Result<(), String>) {
         let now = Standing {
             layer: name.to_owned(),
@@ -330,6 +351,8 @@ impl Interceptor {
             events: Some(take(ebpf, map::EVENTS)?),
             lease: None,
             drift: None,
+            bypasses: Bypasses::new(take(ebpf, map::BYPASSES)?),
+            lifelines: None,
             _held: None,
             refused: vec![],
         })
@@ -428,6 +451,11 @@ impl Interceptor {
     #[must_use]
     pub fn attribution_fd_readonly(&self) -> BorrowedFd<'_> {
         self.records_readonly.as_fd()
+    }
+
+    /// Who passes for a while.
+    pub fn bypasses(&mut self) -> &mut Bypasses {
+        &mut self.bypasses
     }
 
     /// The upstream-marker map for the proxy, writable.

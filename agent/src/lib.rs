@@ -11,9 +11,11 @@
 
 pub mod attest;
 mod audit;
+pub mod bypass;
 mod caller;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod credentials;
 pub mod doctor;
 pub mod guard;

@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::doctor;
-use crate::intercept::Mode;
+use crate::intercept::bypasses::Live;
+use crate::intercept::{Bypasses, Mode};
+use crate::sys::clock;
 
 mod recent;
 
@@ -33,6 +35,23 @@ pub struct Note {
     pub names: BTreeMap<SocketAddr, Vec<String>>,
     /// Why the last reload changed nothing, in a line; `None`: it was taken.
     pub refused: Option<String>,
+    /// The policy that has to be confirmed, or was not.
+    pub trial: Option<Trial>,
+    /// Connections to a real service by a lifeline, of which the kernel told this guard: while none lived before it.
+    pub lifelines_used: u64,
+}
+
+/// A policy that has to be confirmed, or was not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trial {
+    /// Its digest.
+    pub digest: String,
+    /// Digest of the policy that comes back, or has.
+    pub earlier: String,
+    /// Until when it can be confirmed, RFC 3339; `None`: it went back.
+    pub until: Option<String>,
+    /// When it went back, RFC 3339.
+    pub went_back: Option<String>,
 }
 
 /// A policy in force.
@@ -83,6 +102,8 @@ pub struct Report {
     pub guard: Option<Note>,
     /// What the kernel guards, whoever runs; `None`: it couldn't be looked at.
     pub endpoints: Option<Vec<Endpoint>>,
+    /// Who passes for a while as if nothing were guarded, whoever runs; `None`: it couldn't be looked at.
+    pub bypasses: Option<Vec<Live>>,
     /// What the end of the audit file says.
     pub recent: Option<Recent>,
     /// What couldn't be looked at, and why.
@@ -112,6 +133,7 @@ pub fn look(run_dir: &Path, pin_dir: &Path) -> Report {
     let mut or_unknown = |why: String| unknown.push(why);
     let held = doctor::guard(run_dir).map_err(&mut or_unknown).ok();
     let endpoints = doctor::endpoints(pin_dir).map_err(&mut or_unknown).ok();
+    let bypasses = bypasses(pin_dir).map_err(&mut or_unknown).ok();
     let pid = held.flatten();
     let guard = pid.and_then(|pid| Note::of(run_dir, pid));
     let audit = guard.as_ref().and_then(|note| note.audit.as_deref());
@@ -120,6 +142,7 @@ pub fn look(run_dir: &Path, pin_dir: &Path) -> Report {
         running: held.map(|pid| pid.is_some()),
         pid,
         endpoints: endpoints.map(|all| all.into_iter().map(|e| named(e, guard.as_ref())).collect()),
+        bypasses,
         recent: recent.unwrap_or_else(|why| {
             unknown.push(why);
             None
@@ -127,6 +150,17 @@ pub fn look(run_dir: &Path, pin_dir: &Path) -> Report {
         guard,
         unknown,
     }
+}
+
+/// The bypasses whose time isn't over.
+pub(crate) fn bypasses(pin_dir: &Path) -> Result<Vec<Live>, String> {
+    let table = Bypasses::open(pin_dir).map_err(|error| error.to_string())?;
+    let all = table
+        .map(|table| table.all(clock::since_boot()))
+        .transpose();
+    let mut all = all.map_err(|error| error.to_string())?.unwrap_or_default();
+    all.retain(|live| live.left_s > 0);
+    Ok(all)
 }
 
 fn named((address, mode): (SocketAddr, Mode), guard: Option<&Note>) -> Endpoint {
@@ -166,6 +200,8 @@ mod tests {
             audit: None,
             names: BTreeMap::new(),
             refused: None,
+            trial: None,
+            lifelines_used: 0,
         }
     }
 

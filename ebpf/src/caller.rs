@@ -189,22 +189,24 @@ fn effective_ids(record: &mut CallerRecord, task: u64) -> u32 {
 /// Inode and device of the running image.
 #[inline(always)]
 fn executable(record: &mut CallerRecord, task: u64) -> u32 {
-    record.exe_inode = 0;
-    record.exe_dev = 0;
-    if let Some(mm) = read::<u64>(task, offset!(task_mm))
-        && mm != 0
-        && let Some(file) = read::<u64>(mm, offset!(mm_exe_file))
-        && file != 0
-        && let Some(inode) = read::<u64>(file, offset!(file_inode))
-        && let Some(number) = read::<u64>(inode, offset!(inode_ino))
-        && let Some(sb) = read::<u64>(inode, offset!(inode_sb))
-        && let Some(dev) = read::<u32>(sb, offset!(sb_dev))
-    {
-        record.exe_inode = number;
-        record.exe_dev = dev;
-        return 0;
+    let found = image(task);
+    (record.exe_inode, record.exe_dev) = found.unwrap_or((0, 0));
+    match found {
+        Some(_) => 0,
+        None => missing::EXE,
     }
-    missing::EXE
+}
+
+/// The same of any task; a kernel thread has none.
+#[inline(always)]
+pub(crate) fn image(task: u64) -> Option<(u64, u32)> {
+    let known = |address: &u64| *address != 0;
+    let mm = read::<u64>(task, offset!(task_mm)).filter(known)?;
+    let file = read::<u64>(mm, offset!(mm_exe_file)).filter(known)?;
+    let inode = read::<u64>(file, offset!(file_inode))?;
+    let number = read::<u64>(inode, offset!(inode_ino))?;
+    let sb = read::<u64>(inode, offset!(inode_sb))?;
+    Some((number, read::<u32>(sb, offset!(sb_dev))?))
 }
 
 /// What the socket itself tells.

@@ -22,7 +22,7 @@ use aya_ebpf::{
 };
 use imds_guard_ebpf::{
     AF_INET, AF_INET6, CallerRecord, Cause, Counter, EARLY_MARK, Endpoint, EndpointKey,
-    LISTENER_MARK, LOOPBACK, Mode, NAT64, ObserveEvent,
+    LISTENER_MARK, LOOPBACK, Mode, NAT64, ObserveEvent, Pass, Scope,
 };
 
 use crate::{
@@ -30,10 +30,10 @@ use crate::{
     caller::{self, Dialled},
     globals::{offset, proxy_port},
     maps::{
-        EARLY, ENDPOINTS, EVENTS, count, lease, listeners, may_be_endpoint, opens, records,
+        self, EARLY, ENDPOINTS, EVENTS, count, lease, listeners, may_be_endpoint, opens, records,
         upstream,
     },
-    share, socket,
+    passing, share, socket,
 };
 
 pub(crate) const EACCES: i32 = 13;
@@ -260,6 +260,11 @@ fn guarded<const V6: bool>(
         note(ctx, &to, endpoint.mode, Counter::Observed);
         return Verdict::Untouched;
     }
+    if let Some(why) = passes(ctx, endpoint.id) {
+        count(why);
+        note(ctx, &to, endpoint.mode, why);
+        return Verdict::Untouched;
+    }
     // SAFETY: the context's own socket.
     let device = unsafe { socket::device(sk(ctx)) };
     match obstacle::<V6>(ctx, device, audited) {
@@ -297,6 +302,34 @@ fn lets_pass(why: Counter, endpoint: &Endpoint) -> bool {
         Counter::BoundToDevice => endpoint.denies == 0,
         _ => true,
     }
+}
+
+/// By what the caller passes, if it does; then its socket keeps that, so that its packets pass as long.
+#[inline(always)]
+fn passes(ctx: &SockAddrContext, endpoint_id: u32) -> Option<Counter> {
+    if !is_tcp(ctx) {
+        return None;
+    }
+    let mut pass = Pass {
+        scope: Scope {
+            cgroup: 0,
+            uid: 0,
+            reserved: 0,
+        },
+        endpoint_id,
+        lifeline: 0,
+    };
+    let why = passing::of_caller(&mut pass)?;
+    let create = u64::from(BPF_SK_STORAGE_GET_F_CREATE);
+    // SAFETY: creation on the context's own socket.
+    let stored = unsafe { bpf_sk_storage_get(maps::passes(), sk(ctx), null_mut(), create) };
+    let stored = stored as *mut Pass;
+    if stored.is_null() {
+        return None;
+    }
+    // SAFETY: non-null, the map's value; the socket is locked, so nobody else writes it.
+    unsafe { *stored = pass };
+    Some(why)
 }
 
 /// Whether the caller's unit may pass until the guard runs; then its socket is marked, so that its packets pass, too. As long:

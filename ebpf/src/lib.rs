@@ -10,78 +10,10 @@
 /// Raised whenever the layout or the meaning of anything in a pinned map changes.
 pub const ABI_VERSION: u32 = 4;
 
-/// Map names as the loader and the pin directory know them.
-pub mod map {
-    /// Socket storage: the [`CallerRecord`](super::CallerRecord) of a connecting or accepted socket.
-    pub const RECORDS: &str = "RECORDS";
-    /// Socket storage: `u32` [`LISTENER_MARK`](super::LISTENER_MARK) on each listener of the guard, and
-    /// [`ISSUER_MARK`](super::ISSUER_MARK) on the issuer's.
-    pub const LISTENERS: &str = "LISTENERS";
-    /// Socket storage: `u32` endpoint id on a socket of the proxy that may reach that real endpoint.
-    pub const UPSTREAM: &str = "UPSTREAM";
-    /// Hash: [`HandshakeKey`](super::HandshakeKey) to [`Handshake`](super::Handshake), for one handshake.
-    pub const HANDSHAKES: &str = "HANDSHAKES";
-    /// The same as an LRU, for what finds no room in [`HANDSHAKES`]: handshakes that are never ended fill that, and only
-    /// themselves fall out of this. And for those whose caller has closed before the accepting side was done.
-    pub const OVERFLOW: &str = "OVERFLOW";
-    /// Hash: [`EndpointKey`](super::EndpointKey) to [`Endpoint`](super::Endpoint).
-    pub const ENDPOINTS: &str = "ENDPOINTS";
-    /// Hash: address (network order, IPv4 mapped) to [`OtherTraffic`](super::OtherTraffic) as `u32`, for each address with
-    /// an enforced endpoint.
-    pub const ADDRESSES: &str = "ADDRESSES";
-    /// One [`Prefilter`](super::Prefilter): a section and no map of its own in the object, so that programs read it like a
-    /// variable and pay for no look-up. bpffs takes no dots in names: it is pinned as `PREFILTER`.
-    pub const PREFILTER: &str = ".bss";
-    /// Hash: id of a cgroup whose processes may open raw sockets where others may not, to `u32` 1.
-    pub const RAW_SOCKETS: &str = "RAW_SOCKETS";
-    /// Per-CPU array of `u64`, indexed by [`Counter`](super::Counter).
-    pub const COUNTERS: &str = "COUNTERS";
-    /// Ring buffer of [`ObserveEvent`](super::ObserveEvent).
-    pub const EVENTS: &str = "EVENTS";
-    /// LRU hash: cookie of a network namespace to when user space was told of it, in nanoseconds of `CLOCK_MONOTONIC`, or
-    /// [`STANDING`](super::STANDING).
-    pub const NAMESPACES: &str = "NAMESPACES";
-    /// Ring buffer of [`Arrival`](super::Arrival).
-    pub const ARRIVALS: &str = "ARRIVALS";
-    /// Hash: ids of the cgroup_skb programs that the guard's own sockets pass, too.
-    pub const SHARED_FILTERS: &str = "SHARED_FILTERS";
-    /// LRU hash: [`Holder`](super::Holder) to [`Share`](super::Share).
-    pub const SHARES: &str = "SHARES";
-    /// Array of one `u64`: until when, in nanoseconds of `CLOCK_MONOTONIC`, the guard is taken to live. Listeners that the
-    /// service manager keeps count until then.
-    pub const LEASE: &str = "LEASE";
-    /// Hash: id of a cgroup whose processes may pass while no guard has run since boot, to `u32` 1. The guard empties it.
-    pub const EARLY: &str = "EARLY";
-    /// All of them: what is pinned.
-    pub const ALL: [&str; 17] = [
-        RECORDS,
-        LISTENERS,
-        UPSTREAM,
-        HANDSHAKES,
-        OVERFLOW,
-        ENDPOINTS,
-        ADDRESSES,
-        PREFILTER,
-        RAW_SOCKETS,
-        COUNTERS,
-        EVENTS,
-        NAMESPACES,
-        ARRIVALS,
-        SHARES,
-        SHARED_FILTERS,
-        LEASE,
-        EARLY,
-    ];
+mod exception;
+pub mod map;
 
-    /// The name under which a map is pinned.
-    #[must_use]
-    pub const fn pin(name: &str) -> &str {
-        match name.as_bytes() {
-            b".bss" => "PREFILTER",
-            _ => name,
-        }
-    }
-}
+pub use exception::{ANY_USER, Bypass, Lifeline, Pass, Scope};
 
 /// Read-only globals that the loader sets.
 pub mod global {
@@ -399,13 +331,17 @@ pub enum Counter {
     Away = 25,
     /// Let through: no guard has run since boot, and the caller's unit is one that may pass until then.
     Early = 26,
+    /// Let through: somebody with root's power has let the caller pass for a while.
+    Bypassed = 27,
+    /// Let through: no guard lives, and the caller is a configured executable in its unit.
+    Lifeline = 28,
     /// Somebody dialled our listener itself: refused.
-    Direct = 27,
+    Direct = 29,
 }
 
 impl Counter {
     /// How many there are.
-    pub const COUNT: u32 = 28;
+    pub const COUNT: u32 = 30;
     /// All, in order of index.
     pub const ALL: [Self; Self::COUNT as usize] = [
         Self::Steered,
@@ -435,6 +371,8 @@ impl Counter {
         Self::Crowded,
         Self::Away,
         Self::Early,
+        Self::Bypassed,
+        Self::Lifeline,
         Self::Direct,
     ];
 }

@@ -2,7 +2,7 @@
 //!
 //! [`connect`] runs in the caller's context at each `connect()` and writes who it is into the socket's storage;
 //! [`established`] carries that to the accepted socket while the handshake runs; [`peername`] shows the caller what it
-//! dialled; [`arrival`] notes network namespaces that have no listener yet; [`share`] keeps the listener's queue for all. [`caller`] is how the facts are read; [`maps`] and [`globals`] are what the programs share.
+//! dialled; [`arrival`] notes network namespaces that have no listener yet; [`share`] keeps the listener's queue for all; [`passing`] says who is let through all the same. [`caller`] is how the facts are read; [`maps`] and [`globals`] are what the programs share.
 //!
 //! Beside these five, and each of them optional: [`datagram`] and [`bind`] at the socket layer; [`egress`] and [`uplink`]
 //! judge packets ([`packet`]) that no such hook has seen; [`raw_socket`] keeps such sockets from being made.
@@ -42,6 +42,8 @@ mod globals;
 mod maps;
 #[cfg(target_arch = "bpf")]
 mod packet;
+#[cfg(target_arch = "bpf")]
+mod passing;
 #[cfg(target_arch = "bpf")]
 mod peername;
 #[cfg(target_arch = "bpf")]

@@ -12,8 +12,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use imds_guard_ebpf::{
-    CallerRecord, Counter, EARLY_MARK, Endpoint, EndpointKey, Handshake, HandshakeKey, Holder,
-    Prefilter, Share, prefilter_bit,
+    Bypass, CallerRecord, Counter, EARLY_MARK, Endpoint, EndpointKey, Handshake, HandshakeKey,
+    Holder, Lifeline, Pass, Prefilter, Scope, Share, prefilter_bit,
 };
 
 #[btf_map]
@@ -22,6 +22,8 @@ static RECORDS: SkStorage<CallerRecord> = SkStorage::new();
 static LISTENERS: SkStorage<u32> = SkStorage::new();
 #[btf_map]
 static UPSTREAM: SkStorage<u32> = SkStorage::new();
+#[btf_map]
+static PASSES: SkStorage<Pass> = SkStorage::new();
 // Not LRU, so that a burst of connections that wait for a busy listener loses none of them.
 #[map]
 pub(crate) static HANDSHAKES: HashMap<HandshakeKey, Handshake> =
@@ -64,6 +66,10 @@ pub(crate) static SHARES: LruHashMap<Holder, Share> = LruHashMap::with_max_entri
 #[map]
 pub(crate) static EARLY: HashMap<u64, u32> = HashMap::with_max_entries(16, 0);
 #[map]
+pub(crate) static BYPASSES: HashMap<Scope, Bypass> = HashMap::with_max_entries(256, 0);
+#[map]
+pub(crate) static LIFELINES: HashMap<Lifeline, u32> = HashMap::with_max_entries(64, 0);
+#[map]
 static LEASE: Array<u64> = Array::with_max_entries(1, 0);
 
 /// Until when the guard is taken to live; 0: none has run since the machine started.
@@ -89,6 +95,11 @@ pub(crate) fn listeners() -> *mut c_void {
 #[inline(always)]
 pub(crate) fn upstream() -> *mut c_void {
     addr_of!(UPSTREAM).cast_mut().cast()
+}
+
+#[inline(always)]
+pub(crate) fn passes() -> *mut c_void {
+    addr_of!(PASSES).cast_mut().cast()
 }
 
 /// Whether a mark in [`upstream()`] is for that endpoint, now.

@@ -10,11 +10,12 @@ use aya_ebpf::{
     bindings::__sk_buff,
     helpers::{bpf_sk_fullsock, bpf_sk_storage_get, bpf_skb_load_bytes},
 };
-use imds_guard_ebpf::{Mode, OtherTraffic};
+use imds_guard_ebpf::{Mode, OtherTraffic, Pass};
 
 use crate::{
     connect::{MAPPED, bytes, endpoint_at, plain},
-    maps::{ADDRESSES, may_be_address, opens, upstream},
+    maps::{ADDRESSES, may_be_address, opens, passes, upstream},
+    passing,
 };
 
 /// What a packet is.
@@ -22,7 +23,7 @@ use crate::{
 pub(crate) enum Packet {
     /// None of our business.
     Other,
-    /// To an enforced endpoint, from the proxy's own socket.
+    /// To an enforced endpoint, from the proxy's own socket, or one that is let through with the agent's knowledge.
     Upstream,
     /// To an enforced endpoint, and let go on, whosever it is: never to be given what only the proxy's own packets carry.
     Passed,
@@ -145,11 +146,10 @@ fn ports(skb: *mut __sk_buff, words: [u32; 4], inner: &Inner, others: u32) -> Pa
     if endpoint.mode == Mode::Observe as u32 || endpoint.mode == Mode::Audit as u32 {
         return Packet::Other;
     }
-    match mark(skb) {
-        mark if mark == endpoint.id => Packet::Upstream,
-        mark if mark != 0 && opens(mark, endpoint.id) => Packet::Passed,
-        _ if inner.protocol == TCP && is_bare(skb, inner) => Packet::Passed,
-        _ => Packet::Refused,
+    match sender(skb, endpoint.id) {
+        Some(packet) => packet,
+        None if inner.protocol == TCP && is_bare(skb, inner) => Packet::Passed,
+        None => Packet::Refused,
     }
 }
 
@@ -177,21 +177,29 @@ fn is_bare(skb: *mut __sk_buff, inner: &Inner) -> bool {
     }
 }
 
-/// The mark of the socket that sends it: the id of the endpoint that it may reach. 0: none.
+/// What the socket that sends it may: the proxy's own to that endpoint, or one that was let through to it and still is.
 #[inline(always)]
-fn mark(skb: *mut __sk_buff) -> u32 {
-    // SAFETY: the context's socket, checked at each step; a look-up without creation.
+fn sender(skb: *mut __sk_buff, endpoint_id: u32) -> Option<Packet> {
+    // SAFETY: the context's socket, checked at each step; look-ups without creation.
     unsafe {
         let sk = (*skb).__bindgen_anon_2.sk;
         if sk.is_null() {
-            return 0;
+            return None;
         }
         let sk = bpf_sk_fullsock(sk);
         if sk.is_null() {
-            return 0;
+            return None;
         }
         let mark = bpf_sk_storage_get(upstream(), sk.cast(), null_mut(), 0) as *const u32;
-        if mark.is_null() { 0 } else { *mark }
+        if !mark.is_null() && *mark == endpoint_id {
+            return Some(Packet::Upstream);
+        }
+        if !mark.is_null() && opens(*mark, endpoint_id) {
+            return Some(Packet::Passed);
+        }
+        let pass = bpf_sk_storage_get(passes(), sk.cast(), null_mut(), 0) as *const Pass;
+        // By the uplink, too, which only what the proxy's packets carry opens.
+        (!pass.is_null() && passing::holds(pass, endpoint_id)).then_some(Packet::Upstream)
     }
 }
 

@@ -90,6 +90,7 @@ proxy = { x = 1 }
 hardening = { x = 1 }
 endpoint = [{ name = "e", x = 1 }]
 guest = [{ interface = "tap0", x = 1 }]
+lifeline = [{ executable = "/x", unit = "x.service", endpoint = "gcp-imds", x = 1 }]
 identity = { i = { x = 1 } }
 document = { d = { x = 1 } }
 resource = { r = { x = 1 } }

@@ -3,6 +3,7 @@
 mod doctor;
 mod documents;
 mod policy;
+mod powers;
 mod status;
 
 use imds_guard_tests::binary;

@@ -56,6 +56,7 @@ fn taking_over(listener: u16) -> String {
     format!(
         "table ip attack {{
             chain out {{ type filter hook output priority 0; tcp sport 45000 tcp dport {listener} drop; }}
+            chain to {{ type nat hook output priority -100; tcp sport 45001 tcp dport 99 dnat to 127.0.0.1:{listener}; }}
             chain from {{ type nat hook postrouting priority 100; tcp sport 45001 tcp dport {listener} snat to 127.0.0.1:45000; }}
         }}"
     )
@@ -72,13 +73,13 @@ print("begun", flush=True)
 time.sleep(60)
 "#;
 
-/// To the listener itself, from port 45001.
+/// To where it is translated to the listener, from port 45001.
 const TAKER: &str = r#"
-import socket, sys
+import socket
 s = socket.socket()
 s.bind(("127.0.0.1", 45001))
 s.settimeout(3)
-s.connect(("127.0.0.1", int(sys.argv[1])))
+s.connect(("127.0.0.1", 99))
 s.close()
 "#;
 
@@ -98,9 +99,7 @@ fn who_translates_addresses_takes_nobodys_record() {
     from.read_line(&mut said).unwrap();
     assert_eq!(said, "begun\n");
     let other = guarded.world.workload("other").uid(1002);
-    let output = other
-        .run(python, &["-c", TAKER, &PORT.to_string()])
-        .unwrap();
+    let output = other.run(python, &["-c", TAKER]).unwrap();
     assert!(output.status.success(), "{output:?}");
     let tally = holder.settled(1).unwrap();
     assert!(tally.starts_with("accepted=1 missing=1 wrong=0"), "{tally}");

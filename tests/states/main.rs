@@ -3,17 +3,21 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may end with a panic")]
 
+mod bypass;
 mod drift;
 mod early;
 mod files;
 mod hung;
+mod lifeline;
 mod older;
 mod table;
 mod together;
+mod trial;
 
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use imds_guard_tests::{AgentProcess, UPSTREAM_TOKEN, Workload, World, patience, require};
+use imds_guard_tests::{AgentProcess, UPSTREAM_TOKEN, Workload, World, binary, patience, require};
 use serde_json::Value;
 
 /// A Key Vault token, with the resource as SDKs encode it.
@@ -44,6 +48,15 @@ token = {{ cloud = "azure", resource = ["https://vault.azure.net"] }}
 identity = "minted"
 "#
     )
+}
+
+/// Has the program do something in the world, as root.
+fn verb(world: &World, arguments: &[&str]) -> Output {
+    let program = binary("imds-guard").unwrap();
+    let program = world.show(&program, "imds-guard").unwrap();
+    let mut command = Command::new(program);
+    command.args(arguments);
+    world.enter(|| Ok(command.output()?)).unwrap()
 }
 
 fn world(name: &str) -> World {

@@ -48,3 +48,26 @@ fn every_state_of_the_threat_model_has_a_test_that_is_there() {
         }
     }
 }
+
+#[test]
+fn every_promise_of_break_glass_names_tests_that_are_there() {
+    let mut all = BTreeSet::new();
+    tests(Path::new(env!("CARGO_MANIFEST_DIR")), &mut all);
+    let (_, section) = MANUAL.split_once("## Break-glass").unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let rows = section
+        .lines()
+        .filter(|line| line.starts_with("| "))
+        .skip(1);
+    let mut promises = 0;
+    for row in rows {
+        let last = row.trim_matches('|').split('|').next_back().unwrap();
+        let named: Vec<&str> = last.split('`').skip(1).step_by(2).collect();
+        assert!(!named.is_empty(), "no test behind {row}");
+        for name in named {
+            assert!(all.contains(name), "there is no test {name}: {row}");
+        }
+        promises += 1;
+    }
+    assert!(promises >= 12, "{promises}");
+}

@@ -1,6 +1,7 @@
 //! The units, under a real systemd: what `systemd/README.md` says is so.
 
 mod boot;
+mod glass;
 mod machine;
 mod restart;
 

@@ -1,6 +1,7 @@
 //! The audit records: their fields, names and words, defined here once. The proxy writes one [`Exchange`] for each request,
-//! the guard one [`Signed`] for each token that it mints, one [`Observed`] for each connection that was let through, and one
-//! [`Drift`] for each change of what is in force.
+//! the guard one [`Signed`] for each token that it mints, one [`Observed`] for each connection that was let through, one
+//! [`Drift`] for each change of what is in force, and one [`Trial`] for each turn of a policy that has to be confirmed; whoever
+//! begins or ends a bypass one [`Bypass`].
 //! A contract with whoever reads the file: `agent/docs/audit.md` says what each field means, and a test holds it to this.
 //! Data alone, borrowed from what is at hand; never a secret: no header, no body, no query but the resource asked for.
 
@@ -29,6 +30,10 @@ pub enum Line<'a> {
     Observed(Observed),
     /// Somebody had changed what is in force.
     Drift(Drift<'a>),
+    /// A policy is on trial, or no longer.
+    Trial(Trial<'a>),
+    /// Somebody is let pass for a while, or no longer.
+    Bypass(Bypass<'a>),
 }
 
 /// How an exchange ended, in one word.
@@ -177,6 +182,53 @@ pub struct Drift<'a> {
     /// Why it could not be put back; none: it is as it was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failed: Option<&'a str>,
+}
+
+/// A policy that has to be confirmed.
+#[derive(Debug, Clone, Serialize)]
+pub struct Trial<'a> {
+    /// When.
+    #[serde(serialize_with = "printed")]
+    pub time: jiff::Timestamp,
+    /// What has become of it, in a stable word.
+    pub change: &'static str,
+    /// Digest of the policy on trial.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub digest: Option<&'a str>,
+    /// Digest of the policy that comes back, or has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub earlier: Option<&'a str>,
+    /// Until when it can be confirmed, RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<&'a str>,
+    /// What else there is to say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<&'a str>,
+    /// Which policy is in force now.
+    pub epoch: u64,
+}
+
+/// Somebody is let pass for a while: the real service is reached as if nothing were guarded.
+#[derive(Debug, Clone, Serialize)]
+pub struct Bypass<'a> {
+    /// When.
+    #[serde(serialize_with = "printed")]
+    pub time: jiff::Timestamp,
+    /// What has become of it, in a stable word.
+    pub change: &'static str,
+    /// Names it.
+    pub id: &'a str,
+    /// The workload, or what else was named.
+    pub name: &'a str,
+    /// Whose connections pass, as selectors.
+    pub scopes: &'a [String],
+    /// Why, in the words of whoever said so.
+    pub reason: &'a str,
+    /// When it ends by itself, RFC 3339.
+    pub until: &'a str,
+    /// The user who had logged in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<u32>,
 }
 
 /// What a credential is known by without being one.

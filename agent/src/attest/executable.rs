@@ -84,7 +84,9 @@ pub fn is_recorded(
         .map_err(|errno| format!("/proc/PID/exe: {errno}"))?;
     let is = fstat(&exe).map_err(|errno| format!("fstat of the executable: {errno}"))?;
     let plain = is.st_ino == record.exe_inode && kernel_dev(is.st_dev) == record.exe_dev;
-    if plain || kernel_identity(&exe, dir) == Some((record.exe_dev, record.exe_inode)) {
+    let theirs =
+        || String::from_utf8_lossy(&dir.read("mountinfo").unwrap_or_default()).into_owned();
+    if plain || kernel_identity(&exe, &theirs()) == Some((record.exe_dev, record.exe_inode)) {
         Ok(Some((exe, is)))
     } else {
         Ok(None)
@@ -92,18 +94,15 @@ pub fn is_recorded(
 }
 
 /// Device and inode as the kernel itself knows them: on btrfs and overlayfs `stat(2)` shows others. `fdinfo` has inode
-/// and mount, and `mountinfo` the mount's device.
-fn kernel_identity(exe: &OwnedFd, dir: &ProcessDir) -> Option<(u32, u64)> {
+/// and mount, and `mountinfo` of whoever opened it by that mount the mount's device.
+pub(crate) fn kernel_identity(exe: &OwnedFd, mounts: &str) -> Option<(u32, u64)> {
     let fdinfo = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", exe.as_raw_fd())).ok()?;
     let field = |name: &str| {
         let line = fdinfo.lines().find_map(|line| line.strip_prefix(name))?;
         line.trim().parse::<u64>().ok()
     };
     let (mount, inode) = (field("mnt_id:")?, field("ino:")?);
-    let theirs = dir.read("mountinfo").ok();
-    let theirs = String::from_utf8_lossy(theirs.as_deref().unwrap_or_default()).into_owned();
-    let dev = device_of(&theirs, mount)?;
-    Some((dev, inode))
+    Some((device_of(mounts, mount)?, inode))
 }
 
 /// The device of a mount, in the kernel's form, from the text of `mountinfo`.
@@ -217,7 +216,8 @@ mod tests {
             .process(std::process::id())
             .unwrap();
         let exe = dir.open_link("exe").unwrap();
-        let (_, inode) = kernel_identity(&exe, &dir).unwrap();
+        let mounts = String::from_utf8(dir.read("mountinfo").unwrap()).unwrap();
+        let (_, inode) = kernel_identity(&exe, &mounts).unwrap();
         assert_eq!(inode, fstat(&exe).unwrap().st_ino);
     }
 

@@ -12,6 +12,11 @@ pub const KEYS: &[Key] = &[Key::SystemdId, Key::SystemdSlice, Key::SystemdUserUn
 /// The kinds of unit that have processes.
 const WITH_PROCESSES: [&str; 5] = [".service", ".scope", ".socket", ".mount", ".swap"];
 
+/// Whether systemd manages this machine: else the names of cgroups are no units'. `sd_booted(3)`.
+pub fn runs() -> bool {
+    std::path::Path::new("/run/systemd/system").is_dir()
+}
+
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Units<'a> {
     id: Option<&'a str>,

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use super::{Exit, Failure};
 use crate::doctor;
 use crate::intercept::Mode;
-use crate::status::{self, Note, Report};
+use crate::status::{self, Note, Report, Trial};
 
 /// Arguments of `status`. The places are those that `run` was given; the defaults are those of the packaged units.
 #[derive(Debug, clap::Args)]
@@ -66,6 +66,9 @@ fn told(report: &Report) -> String {
         (None, _) => lines.add("guard", "unknown"),
     }
     endpoints(&mut lines, report);
+    for live in report.bypasses.iter().flatten() {
+        lines.add("BYPASS", &super::bypass::told(live));
+    }
     recent(&mut lines, report);
     for why in &report.unknown {
         lines.add("unknown", why);
@@ -112,6 +115,31 @@ fn guard(lines: &mut Lines, note: &Note) {
     );
     if let Some(why) = &note.refused {
         lines.add("", &format!("the last reload was refused: {why}"));
+    }
+    if let Some(trial) = &note.trial {
+        lines.add("trial", &on_trial(trial));
+    }
+    if note.lifelines_used > 0 {
+        let told = "connections by a lifeline, before this guard came: the audit file has each, with reason `lifeline`";
+        lines.add("LIFELINE", &format!("{} {told}", note.lifelines_used));
+    }
+}
+
+fn on_trial(trial: &Trial) -> String {
+    let Trial {
+        digest,
+        earlier,
+        until,
+        went_back,
+    } = trial;
+    match (until, went_back) {
+        (Some(until), _) => format!(
+            "{digest} has to be confirmed before {until} (`imds-guard confirm`), or {earlier} comes back"
+        ),
+        (None, at) => format!(
+            "nobody confirmed {digest}: at {} {earlier} came back. The files may still hold the other; `imds-guard reload` takes them",
+            at.as_deref().unwrap_or("its end")
+        ),
     }
 }
 
@@ -186,6 +214,7 @@ mod tests {
             pid: None,
             guard: None,
             endpoints: Some(endpoints.collect()),
+            bypasses: Some(vec![]),
             recent: None,
             unknown: vec![],
         }

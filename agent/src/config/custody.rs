@@ -50,6 +50,19 @@ pub enum CustodyError {
 /// # Errors
 /// The first thing that is wrong with it.
 pub fn read(path: &Path) -> Result<String, CustodyError> {
+    let (absolute, fd) = open_file(path)?;
+    contents(&absolute, fd)
+}
+
+/// Opens a file whose custody is good.
+///
+/// # Errors
+/// The first thing that is wrong with it.
+pub fn file(path: &Path) -> Result<OwnedFd, CustodyError> {
+    open_file(path).map(|(_, fd)| fd)
+}
+
+fn open_file(path: &Path) -> Result<(PathBuf, OwnedFd), CustodyError> {
     let absolute = std::path::absolute(path).map_err(|e| CustodyError::Read(path.into(), e))?;
     let folder = directory(absolute.parent().unwrap_or(Path::new("/")))?;
     let name = absolute
@@ -63,7 +76,7 @@ pub fn read(path: &Path) -> Result<String, CustodyError> {
         return Err(CustodyError::NotAFile(absolute));
     }
     judge(&absolute, &is)?;
-    contents(&absolute, fd)
+    Ok((absolute, fd))
 }
 
 /// Opens a directory, every one on the way judged.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use crate::intercept::bypasses::Live;
 use crate::intercept::layer::Standing;
 use crate::intercept::{Mode, NotedGuests, Trial};
 
@@ -48,6 +49,8 @@ pub struct Facts {
     pub effective: Seen<Vec<Effective>>,
     /// The kernel's table of endpoints.
     pub endpoints: Seen<Vec<(SocketAddr, Mode)>>,
+    /// Who passes for a while as if nothing were guarded.
+    pub bypasses: Seen<Vec<Live>>,
     /// The guard that holds the run directory: its pid.
     pub guard: Seen<Option<u32>>,
     /// The network namespaces, this one first.

@@ -15,11 +15,12 @@ use super::finding::{Endpoint, Report, State};
 use crate::intercept::Mode;
 
 /// The names of all checks, in the order in which they are told in JSON.
-pub const CHECKS: [&str; 23] = [
+pub const CHECKS: [&str; 24] = [
     "layers",
     "programs",
     "foreign-programs",
     "endpoints",
+    "bypasses",
     "kernel",
     "guard",
     "listener",
@@ -51,6 +52,7 @@ pub fn judge(facts: &Facts, accepted: &[String]) -> Report {
         interception::programs(facts),
         interception::foreign(facts),
         interception::endpoints(facts),
+        interception::bypasses(facts),
         machine::kernel(facts),
         machine::guard(facts),
         machine::listener(facts),

@@ -45,6 +45,7 @@ pub fn look(at: &Question) -> Facts {
         pins,
         programs: interception::programs(),
         endpoints,
+        bypasses: crate::status::bypasses(&at.pin_dir),
         guard: guard(&at.run_dir),
         spaces,
         closed,

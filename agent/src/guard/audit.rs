@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use imds_guard_core::audit::{Drift, Line, Observed, Signed};
+use imds_guard_core::audit::{Bypass, Drift, Line, Observed, Signed, Trial};
 use imds_guard_core::decision::Permit;
 use imds_guard_core::policy::Mode;
 use imds_guard_ebpf::{Counter, Mode as KernelMode, ObserveEvent};
@@ -19,7 +19,7 @@ use crate::issuer::Minted;
 
 /// Where records go.
 #[derive(Debug)]
-pub(super) struct Audit {
+pub struct Audit {
     to: File,
     /// Its name; none for stdout.
     path: Option<PathBuf>,
@@ -27,7 +27,10 @@ pub(super) struct Audit {
 
 impl Audit {
     /// The file, appended to and made with mode 0600; or stdout.
-    pub(super) fn open(file: Option<&Path>) -> Result<Self, GuardError> {
+    ///
+    /// # Errors
+    /// It can't be opened.
+    pub fn open(file: Option<&Path>) -> Result<Self, GuardError> {
         let Some(path) = file else {
             let stdout = std::io::stdout().as_fd().try_clone_to_owned();
             return stdout
@@ -128,6 +131,16 @@ impl Audit {
         }))
     }
 
+    /// A turn of a policy that has to be confirmed.
+    pub(super) fn trial(&mut self, trial: Trial<'_>) -> std::io::Result<()> {
+        self.write(&Line::Trial(trial))
+    }
+
+    /// Somebody is let pass for a while, or no longer.
+    pub(crate) fn bypass(&mut self, bypass: Bypass<'_>) -> std::io::Result<()> {
+        self.write(&Line::Bypass(bypass))
+    }
+
     fn write(&mut self, record: &Line<'_>) -> std::io::Result<()> {
         let mut line = serde_json::to_vec(record)?;
         line.push(b'\n');
@@ -145,6 +158,8 @@ fn reason(why: u32) -> Option<&'static str> {
         Counter::Filtered => Some("filtered"),
         Counter::BoundToDevice => Some("bound_to_device"),
         Counter::HandshakeAbandoned => Some("never_arrived"),
+        Counter::Bypassed => Some("bypassed"),
+        Counter::Lifeline => Some("lifeline"),
         _ => None,
     }
 }

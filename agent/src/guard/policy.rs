@@ -7,13 +7,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use imds_guard_core::imds::Service;
-use imds_guard_core::policy::{Mode, OtherTraffic, PolicySet, Settings};
+use imds_guard_core::policy::settings::{Endpoint, Lifeline};
+use imds_guard_core::policy::{Mode, OtherTraffic, PolicySet, Settings, Source};
 use imds_guard_core::request::Cloud;
 use imds_guard_core::seam::{self, PolicyFiles};
 use imds_guard_ebpf::CallerRecord;
 
 use super::{GuardError, now};
 use crate::config::{self, ConfigError};
+use crate::intercept::lifelines::Wanted;
 use crate::intercept::{
     GuardedEndpoint, Hardening, Mode as KernelMode, OtherTraffic as KernelOtherTraffic, endpoint_id,
 };
@@ -39,8 +41,13 @@ pub(super) struct Policy {
 impl Policy {
     /// Reads and compiles.
     pub(super) fn load(main: &Path, epoch: u64) -> Result<Self, ConfigError> {
+        Self::of(config::read(main)?, epoch)
+    }
+
+    /// Compiles what was read before.
+    pub(super) fn of(sources: Vec<Source>, epoch: u64) -> Result<Self, ConfigError> {
         let hostname = hostname();
-        let loaded = config::load(main, &hostname, now())?;
+        let loaded = config::of(sources, &hostname, now())?;
         for warning in loaded.compiled.warnings.to_string().split("\n\n") {
             if !warning.trim().is_empty() {
                 tracing::warn!("{}", warning.trim());
@@ -59,6 +66,11 @@ impl Policy {
                 files: loaded.sources,
             },
         })
+    }
+
+    /// What it was made from: the main file first.
+    pub(super) fn sources(&self) -> &[Source] {
+        &self.files.files
     }
 
     /// The layers behind the socket layer.
@@ -92,6 +104,21 @@ impl Policy {
                 }),
             })
             .collect()
+    }
+
+    /// Who reaches which endpoint while no guard lives.
+    pub(super) fn lifelines(&self) -> Vec<Wanted> {
+        let of = |lifeline: &Lifeline| {
+            let named = |e: &&Endpoint| e.name == lifeline.endpoint;
+            let endpoints = self.settings.endpoints.iter().filter(named);
+            let addresses = endpoints.flat_map(|endpoint| &endpoint.addresses);
+            Wanted {
+                executable: (&*lifeline.executable).into(),
+                unit: lifeline.unit.to_string(),
+                endpoints: addresses.map(|at| endpoint_id(*at).get()).collect(),
+            }
+        };
+        self.settings.lifelines.iter().map(of).collect()
     }
 
     /// What is guarded for guests: what is enforced.

@@ -13,6 +13,7 @@ use tokio::time::{Instant, Interval, interval, sleep_until, timeout};
 
 use super::answers::Answers;
 use super::child::{Running, Spawner};
+use super::control::{Asking, Control};
 use super::notify::notify;
 use super::policy::Policy;
 use super::seam::{Door, Seam};
@@ -21,6 +22,7 @@ use super::spaces::Spaces;
 use super::store::{Returned, Store};
 use super::{FAREWELL, GuardError, Options, start};
 use crate::attest::Attestor;
+use crate::intercept::bypasses::Live;
 use crate::intercept::guests::{self, Guests};
 use crate::intercept::{self, Change, Events, Interceptor, Listeners, Namespaces, Older, Watch};
 use crate::sys::memory;
@@ -29,6 +31,9 @@ use crate::sys::sockopt;
 
 mod reload;
 mod status;
+mod trial;
+
+use trial::Trials;
 
 /// Interfaces come with several notes each, and containers come with interfaces.
 const SETTLED: Duration = Duration::from_millis(100);
@@ -54,6 +59,9 @@ pub(super) struct Guard {
     watch: Option<Watch>,
     /// When uplinks are looked for again.
     uplinks_at: Option<Instant>,
+    trials: Trials,
+    pub(super) told: Told,
+    control: Control,
     spawner: Option<Spawner>,
     door: Option<Door>,
     proxy: Option<Running>,
@@ -70,6 +78,17 @@ pub(super) struct Guard {
     _lock: Flock<std::fs::File>,
 }
 
+/// What has been told of, and is told again by `status`, or not at all.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// Connections by a lifeline, of which the kernel told since the start.
+    lifelines_used: u64,
+    /// Why the last reload changed nothing.
+    refused: Option<String>,
+    /// The bypasses that were there at the last look.
+    pub(super) bypasses: Vec<Live>,
+}
+
 #[derive(Debug)]
 struct Signals {
     hangup: Signal,
@@ -80,6 +99,7 @@ struct Signals {
 /// What happens next.
 enum Event {
     Reload,
+    Asked(std::io::Result<Asking>),
     End(&'static str),
     Message(std::io::Result<Received>),
     Knock(std::io::Result<Seam>),
@@ -99,29 +119,26 @@ enum Event {
 impl Guard {
     /// Everything that can be refused is looked at before the kernel is touched.
     pub(super) fn start(options: Options, returned: Returned) -> Result<Self, GuardError> {
-        let policy = Policy::load(&options.config, 1)?;
+        let (policy, trials) = Trials::begin(&options)?;
         let settings = &policy.settings;
         let user = options.proxy_user.as_deref();
         let (uid, gid) = start::proxy_user(user.unwrap_or(&settings.proxy.user))?;
         let empty = start::run_directory(&options.run_dir)?;
         let lock = start::lock(&options.run_dir)?;
+        let control = Control::open(&options.run_dir)?;
         let session_key = SessionKey::open(&options.run_dir)?;
         let issuer = start::issuer(settings, &options.state_dir)?;
         let listen = settings.issuer.as_ref().and_then(|issuer| issuer.listen);
-        let issuer_listener = listen
-            .map(|address| start::issuer_listener(address, &options.pin_dir, returned.issuer))
-            .transpose()?;
+        let issuer_listener = start::issuer_listener(listen, &options.pin_dir, returned.issuer)?;
         let audit = start::audit(options.audit.as_deref(), settings)?;
-        let mut attestor = Attestor::new(host_netns())?;
-        attestor.wants_hash(policy.wants_hash);
+        let attestor = attestor(&policy)?;
         let spawner = options.spawn.then(|| Spawner::new(uid, gid, &empty));
         let door = (!options.spawn)
             .then(|| Door::open(&options.run_dir, uid, gid))
             .transpose()?;
         let signals = Signals::new()?;
         let guests = Guests::new(host_netns().unwrap_or_default()).map_err(GuardError::Runtime)?;
-        let settings = interception(&options, &policy);
-        let mut interceptor = Interceptor::start_again(&settings, returned.listeners)?;
+        let mut interceptor = intercepted(&options, &policy, returned.listeners)?;
         start::tell(interceptor.layers(), &options, listen);
         let (listeners, namespaces, events) = undone_if_fresh(&mut interceptor, &options)?;
         let older = start::older(&interceptor);
@@ -142,6 +159,9 @@ impl Guard {
             events,
             watch: start::watch(),
             uplinks_at: None,
+            trials,
+            told: Told::default(),
+            control,
             spawner,
             door,
             proxy: None,
@@ -166,6 +186,7 @@ impl Guard {
     /// # Errors
     /// Where the kernel's notes can't be read any more.
     pub(super) async fn serve(&mut self, mut store: Store) -> Result<(), GuardError> {
+        self.tell_of_start();
         self.ready();
         self.keep_listeners(&mut store);
         self.end_older(&self.listeners);
@@ -175,6 +196,7 @@ impl Guard {
         loop {
             match self.next(&mut buffer).await {
                 Event::Reload => self.reload(),
+                Event::Asked(asking) => self.asked(asking),
                 Event::End(signal) => {
                     self.end(signal).await;
                     return Ok(());
@@ -200,6 +222,8 @@ impl Guard {
                 Event::Sweep => self.sweep(),
                 Event::Pulse => {
                     store.flush();
+                    self.look_at_trial();
+                    self.look_at_bypasses();
                     self.look_for_drift();
                 }
                 Event::Watchdog => notify(&[NotifyState::Watchdog]),
@@ -213,6 +237,7 @@ impl Guard {
             _ = self.signals.terminate.recv() => Event::End("SIGTERM"),
             _ = self.signals.interrupt.recv() => Event::End("SIGINT"),
             _ = self.signals.hangup.recv() => Event::Reload,
+            asking = self.control.accept() => Event::Asked(asking),
             () = tick(&mut self.watchdog) => Event::Watchdog,
             () = ended(self.proxy.as_ref()) => Event::ProxyEnded,
             () = at(self.again_at) => Event::StartProxy,
@@ -232,6 +257,7 @@ impl Guard {
     fn sweep(&mut self) {
         self.answers.attestor.sweep();
         self.answers.interceptor.refresh_raw_sockets();
+        self.answers.interceptor.refresh_lifelines();
         if let Err(error) = self.answers.interceptor.refresh_filters() {
             tracing::warn!("{error}");
         }
@@ -393,13 +419,21 @@ impl Guard {
     }
 
     fn note(&mut self, note: std::io::Result<ObserveEvent>) {
+        let lifeline = note.as_ref().is_ok_and(is_lifeline);
         let written = note.and_then(|note| self.answers.audit.observed(&note));
+        if lifeline {
+            tracing::error!(
+                "a lifeline was used while no guard lived: the audit file says by whom"
+            );
+            self.told.lifelines_used += 1;
+            self.leave_note();
+        }
         if let Err(error) = written {
             tracing::warn!(%error, "a note of the kernel is lost");
         }
     }
 
-    fn ready(&self) {
+    fn ready(&mut self) {
         let policy = &self.answers.policy;
         tracing::info!(
             port = self.options.port,
@@ -456,16 +490,33 @@ impl Signals {
     }
 }
 
-fn interception(options: &Options, policy: &Policy) -> intercept::Settings {
+fn is_lifeline(note: &ObserveEvent) -> bool {
+    note.why == intercept::Counter::Lifeline as u32
+}
+
+fn attestor(policy: &Policy) -> Result<Attestor, GuardError> {
+    let mut attestor = Attestor::new(host_netns())?;
+    attestor.wants_hash(policy.wants_hash);
+    Ok(attestor)
+}
+
+fn intercepted(
+    options: &Options,
+    policy: &Policy,
+    kept: Vec<intercept::Kept>,
+) -> Result<Interceptor, GuardError> {
     let issuer = policy.settings.issuer.as_ref();
-    intercept::Settings {
+    let settings = intercept::Settings {
         cgroup_root: options.cgroup_root.clone(),
         pin_dir: options.pin_dir.clone(),
         port: options.port,
         endpoints: policy.endpoints(),
         issuer: issuer.and_then(|issuer| issuer.listen),
         hardening: policy.hardening(),
-    }
+    };
+    let mut interceptor = Interceptor::start_again(&settings, kept)?;
+    interceptor.set_lifelines(policy.lifelines());
+    Ok(interceptor)
 }
 
 /// What is left to do once the kernel is in force. Where it fails and nothing was in force before, nothing stays in force.

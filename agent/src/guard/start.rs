@@ -100,14 +100,18 @@ pub(super) fn issuer(settings: &Settings, state: &Path) -> Result<Option<Issuer>
     Ok(settings.issuer.as_ref().map(open).transpose()?)
 }
 
-/// The listener of the issuer's documents.
+/// The listener of the issuer's documents, where it has one.
 pub(super) fn issuer_listener(
-    address: SocketAddr,
+    address: Option<SocketAddr>,
     pin_dir: &Path,
     kept: Option<intercept::Kept>,
-) -> Result<OwnedFd, GuardError> {
-    intercept::for_issuer(address, pin_dir, kept)
-        .map_err(|source| GuardError::IssuerListen { address, source })
+) -> Result<Option<OwnedFd>, GuardError> {
+    let Some(address) = address else {
+        return Ok(None);
+    };
+    let listener = intercept::for_issuer(address, pin_dir, kept);
+    let listener = listener.map_err(|source| GuardError::IssuerListen { address, source })?;
+    Ok(Some(listener))
 }
 
 /// What stands between callers and the metadata addresses, layer by layer, and what may come in the way of the next start.
@@ -236,7 +240,7 @@ mod tests {
     fn a_taken_port_is_told_with_its_remedy() {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let at = taken.local_addr().unwrap();
-        let error = issuer_listener(at, Path::new("/nowhere"), None).unwrap_err();
+        let error = issuer_listener(Some(at), Path::new("/nowhere"), None).unwrap_err();
         assert!(error.to_string().contains("[issuer]"), "{error}");
     }
 }

@@ -85,7 +85,7 @@ impl Pins {
 
     /// Where the maps of this layout are.
     pub(super) fn maps(&self) -> PathBuf {
-        self.layout.join("maps")
+        maps(&self.directory)
     }
 
     /// Where the links of this layout are.
@@ -213,6 +213,11 @@ pub(super) fn listener_marks(directory: &Path) -> Result<Vec<OwnedFd>, Intercept
     maps.map(|pin| bpf::open_pinned(&pin))
         .collect::<io::Result<_>>()
         .map_err(InterceptError::system("opening the listener-marker map"))
+}
+
+/// Where the maps of this layout are.
+pub(super) fn maps(directory: &Path) -> PathBuf {
+    layout(directory).join("maps")
 }
 
 /// Where the links of this layout are.

@@ -15,6 +15,7 @@ use crate::request::Cloud;
 
 mod guests;
 mod identities;
+mod lifelines;
 mod rules;
 mod selectors;
 mod settings;

@@ -44,6 +44,7 @@ pub(crate) struct Files {
     pub(crate) resource: Named<ResourceEntry>,
     pub(crate) endpoint: Vec<EndpointEntry>,
     pub(crate) guest: Vec<GuestEntry>,
+    pub(crate) lifeline: Vec<LifelineEntry>,
     pub(crate) workload: Vec<WorkloadEntry>,
     pub(crate) deny: Vec<DenyEntry>,
 }
@@ -124,6 +125,13 @@ pub(crate) struct GuestEntry {
     pub(crate) address: Vec<Text>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) mac: Option<Text>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct LifelineEntry {
+    pub(crate) executable: Text,
+    pub(crate) unit: Text,
+    pub(crate) endpoint: Text,
 }
 
 #[derive(Debug, Serialize)]

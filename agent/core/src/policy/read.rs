@@ -9,7 +9,8 @@ use super::Origin;
 use super::diagnostic::{Diagnostic, Source};
 use super::document::{
     AllowEntry, At, Audit, DenyEntry, DocumentEntry, EndpointEntry, Files, GuestEntry, Hardening,
-    Host, IdentityEntry, Issuer, Proxy, ResourceEntry, RuleEntry, Text, TokenEntry, WorkloadEntry,
+    Host, IdentityEntry, Issuer, LifelineEntry, Proxy, ResourceEntry, RuleEntry, Text, TokenEntry,
+    WorkloadEntry,
 };
 use super::fields::{Fields, Reader};
 use super::settings::{Mode, OtherTraffic};
@@ -124,6 +125,17 @@ fn configuration(f: &Fields<'_, '_>, files: &mut Files) {
         });
         Some(())
     });
+    each(f, "lifeline", "[[lifeline]]", |t| {
+        let executable = t.required("executable", "\"/usr/bin/google_guest_agent\"");
+        let unit = t.required("unit", "\"google-guest-agent.service\"");
+        let endpoint = t.required("endpoint", "\"gcp-imds\"");
+        files.lifeline.push(LifelineEntry {
+            executable: executable?,
+            unit: unit?,
+            endpoint: endpoint?,
+        });
+        Some(())
+    });
 }
 
 /// Calls `read` for a table of the main file, where it stands there.
@@ -170,13 +182,14 @@ fn words<T: Copy>(
 }
 
 fn refuse_configuration(f: &Fields<'_, '_>) {
-    const MAIN_ONLY: [&str; 10] = [
+    const MAIN_ONLY: [&str; 11] = [
         "include",
         "host",
         "endpoints",
         "other_traffic",
         "endpoint",
         "guest",
+        "lifeline",
         "issuer",
         "audit",
         "proxy",

@@ -160,6 +160,14 @@ impl PolicySet {
         &self.alternatives[begin..end]
     }
 
+    /// The selectors of the workload of this name, as the policy writes them: all of one of the lists have to match.
+    pub fn selectors_of(&self, workload: &str) -> Option<Vec<&[Arc<str>]>> {
+        let is_it = |rules: &WorkloadRules| *rules.name == *workload;
+        let number = u32::try_from(self.workloads.iter().position(is_it)?).ok()?;
+        let all = self.alternatives_of(number).iter();
+        Some(all.map(|alternative| &*alternative.texts).collect())
+    }
+
     /// How many workloads there are.
     pub fn workload_count(&self) -> usize {
         self.workloads.len()

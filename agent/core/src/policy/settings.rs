@@ -25,6 +25,19 @@ pub struct Settings {
     pub guests: Vec<Guest>,
     /// Layers behind the socket layer.
     pub hardening: Hardening,
+    /// Who reaches which endpoint while no guard lives.
+    pub lifelines: Vec<Lifeline>,
+}
+
+/// `[[lifeline]]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lifeline {
+    /// Absolute path of the executable, as `/proc/PID/exe` shows it.
+    pub executable: Arc<str>,
+    /// The service that it runs in.
+    pub unit: Arc<str>,
+    /// Name of the endpoint.
+    pub endpoint: Arc<str>,
 }
 
 /// `[hardening]`

@@ -4,6 +4,7 @@ use super::super::facts::{Facts, Link, Pins, Place};
 use super::super::finding::{Finding, LayerState, State};
 use super::{word, worst};
 use crate::intercept::Mode;
+use crate::intercept::bypasses::Live;
 use crate::intercept::layer::{LAYERS, Layer, Need, belongs};
 
 /// Each layer of the table, as the kernel has it.
@@ -310,4 +311,23 @@ fn attach_name(attach_type: u32) -> String {
         || format!("attach type {attach_type}"),
         |(_, name)| (*name).to_owned(),
     )
+}
+
+/// Whether somebody is let pass for a while.
+pub(super) fn bypasses(facts: &Facts) -> Finding {
+    const CHECK: &str = "bypasses";
+    match &facts.bypasses {
+        Err(why) => Finding::unknown(CHECK, why),
+        Ok(live) if live.is_empty() => Finding::ok(CHECK, "nobody is bypassed"),
+        Ok(live) => Finding::weak(
+            CHECK,
+            format!("{} in force", live.len()),
+            "whom they name reaches the real service as if nothing were guarded, until their time is over",
+            "when it isn't needed any more: `imds-guard bypass --end ID`",
+        )
+        .about(live.iter().map(|live| {
+            let Live { id, name, until, reason, .. } = live;
+            format!("{id}: {name} until {until}: {reason}")
+        })),
+    }
 }

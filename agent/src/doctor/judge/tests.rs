@@ -7,6 +7,7 @@ use crate::doctor::facts::{
     Devices, Effective, Holder, Interface, Link, Pins, Place, Program, RawPower, Route, Rule,
     Socket, SocketKind, Space,
 };
+use crate::intercept::bypasses::Live;
 use crate::intercept::layer::{LAYERS, Need};
 use crate::intercept::{NotedGuests, Trial};
 
@@ -89,6 +90,7 @@ fn well() -> Facts {
             })
             .collect()),
         endpoints: Ok(vec![(endpoint(), Mode::Enforce)]),
+        bypasses: Ok(vec![]),
         guard: Ok(Some(4)),
         spaces: Ok(vec![host()]),
         closed: vec![],
@@ -207,6 +209,7 @@ fn never_installed_is_open_and_what_cannot_be_read_is_unknown() {
         f.ptrace_scope = Err(no());
         f.vsock = Err(no());
         f.foreign_rules = Err(no());
+        f.bypasses = Err(no());
         f.tables = Err(no());
     };
     let mut facts = well();
@@ -478,6 +481,22 @@ fn addresses_routes_and_rules() {
     let mut other = well();
     here(&mut other).rules.push(rule("10.0.0.1"));
     assert_eq!(wrong(&other), []);
+}
+
+#[test]
+fn who_is_let_pass_is_told() {
+    changes("bypasses", State::Weak, |f| {
+        f.bypasses = Ok(vec![Live {
+            id: "0b9f2a6c".into(),
+            name: "billing-api".into(),
+            reason: "incident 4711".into(),
+            by: None,
+            began: String::new(),
+            until: "2026-11-21T10:30:00Z".into(),
+            left_s: 60,
+            scopes: vec![],
+        }])
+    });
 }
 
 #[test]

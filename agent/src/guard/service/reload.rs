@@ -11,26 +11,37 @@ use crate::guard::{GuardError, now};
 use crate::issuer::Issuer;
 
 impl Guard {
-    /// A new policy, or none: whatever is wrong with the files, the last good policy stays.
+    /// SIGHUP: a new policy, or none: whatever is wrong with the files, the last good policy stays.
     pub(super) fn reload(&mut self) {
+        self.reloading(Self::read_again).ok();
+    }
+
+    /// What every reload has around it; the outcome is told, in the log and for `status`, and returned as text.
+    pub(super) fn reloading(
+        &mut self,
+        with: impl FnOnce(&mut Self) -> Result<(), GuardError>,
+    ) -> Result<(), String> {
         notify(&[
             NotifyState::Reloading,
             NotifyState::monotonic_usec_now().unwrap_or(NotifyState::MonotonicUsec(0)),
         ]);
         self.reopen_audit();
-        let loaded = Policy::load(&self.options.config, self.answers.policy.epoch + 1);
-        let adopted = loaded
-            .map_err(GuardError::from)
-            .and_then(|policy| self.adopt(policy));
-        let refused = adopted.err().map(|error| error.to_string());
-        if let Some(why) = &refused {
+        let done = with(self).map_err(|error| error.to_string());
+        if let Err(why) = &done {
             tracing::error!(
                 "the reload is refused, the policy of epoch {} stays in force:\n{why}",
                 self.answers.policy.epoch
             );
         }
-        let first_line = |why: String| why.lines().next().unwrap_or_default().to_owned();
-        self.tell_status(refused.map(first_line));
+        let first_line = |why: &String| why.lines().next().unwrap_or_default().to_owned();
+        self.tell_status(done.as_ref().err().map(first_line));
+        done
+    }
+
+    /// The policy of the files, as the next epoch.
+    pub(super) fn of_the_files(&self) -> Result<Policy, GuardError> {
+        let next = self.answers.policy.epoch + 1;
+        Ok(Policy::load(&self.options.config, next)?)
     }
 
     /// Whatever becomes of the policy: who rotates logs sends the same signal.
@@ -54,8 +65,9 @@ impl Guard {
         }
     }
 
-    fn adopt(&mut self, policy: Policy) -> Result<(), GuardError> {
+    pub(super) fn adopt(&mut self, policy: Policy) -> Result<(), GuardError> {
         self.adopt_settings(&policy)?;
+        self.answers.interceptor.set_lifelines(policy.lifelines());
         self.answers.attestor.wants_hash(policy.wants_hash);
         tracing::info!(epoch = policy.epoch, digest = %policy.digest, "policy reloaded");
         self.answers.policy = policy;

@@ -10,20 +10,28 @@ use super::Guard;
 use crate::doctor;
 use crate::guard::notify::notify;
 use crate::guard::policy::Policy;
+use crate::guard::trial::Trial;
 use crate::status::{InForce, Note};
 
 impl Guard {
     /// Ready, or ready again after a reload, which was refused for that reason.
-    pub(super) fn tell_status(&self, refused: Option<String>) {
-        let line = line(&self.answers.policy, refused.is_some());
+    pub(super) fn tell_status(&mut self, refused: Option<String>) {
+        self.told.refused = refused;
+        let pending = self.trials.now.as_ref().is_some_and(Trial::waits);
+        let line = line(&self.answers.policy, self.told.refused.is_some(), pending);
         notify(&[NotifyState::Ready, NotifyState::Status(&line)]);
-        let note = self.as_it_stands(refused);
+        self.leave_note();
+    }
+
+    /// For `imds-guard status` alone.
+    pub(super) fn leave_note(&self) {
+        let note = self.as_it_stands();
         if let Err(error) = note.leave(&self.options.run_dir) {
             tracing::warn!(%error, "can't note the state for `imds-guard status`");
         }
     }
 
-    fn as_it_stands(&self, refused: Option<String>) -> Note {
+    fn as_it_stands(&self) -> Note {
         let policy = &self.answers.policy;
         Note {
             pid: std::process::id(),
@@ -38,13 +46,15 @@ impl Guard {
             },
             audit: self.answers.audit.path().map(Into::into),
             names: names(policy),
-            refused,
+            refused: self.told.refused.clone(),
+            lifelines_used: self.told.lifelines_used,
+            trial: self.trials.now.as_ref().map(Trial::told),
         }
     }
 }
 
 /// For `systemctl status`: which modes, which policy.
-fn line(policy: &Policy, refused: bool) -> String {
+fn line(policy: &Policy, refused: bool, on_trial: bool) -> String {
     let endpoints = policy.endpoints();
     let all = endpoints.iter().map(|endpoint| {
         let address = SocketAddr::new(endpoint.address, endpoint.port);
@@ -52,7 +62,8 @@ fn line(policy: &Policy, refused: bool) -> String {
     });
     let all = all.collect::<Vec<_>>().join(", ");
     let word = if refused { ", last reload refused" } else { "" };
-    format!("policy epoch {}{word}; {all}", policy.epoch)
+    let trial = if on_trial { ", to be confirmed" } else { "" };
+    format!("policy epoch {}{trial}{word}; {all}", policy.epoch)
 }
 
 /// Names of endpoints by their addresses.

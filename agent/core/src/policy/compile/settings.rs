@@ -28,6 +28,7 @@ impl Compiling {
             proxy: self.proxy(files),
             guests: self.guests(files),
             hardening: self.hardening(files),
+            lifelines: self.lifelines(files),
         }
     }
 
