@@ -1,9 +1,9 @@
 //! A package's life: install, run, upgrade, downgrade, remove, purge, by dpkg, with callers beside it.
 
-use super::deb;
 use super::machine::{Machine, text};
+use super::stage::{PACKAGES, Stage};
 use anyhow::Result;
-use imds_guard_tests::{UPSTREAM_TOKEN, World, require};
+use imds_guard_tests::{UPSTREAM_TOKEN, patience};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -16,20 +16,15 @@ const VAULT: &str =
 const GUARD: &str = "imds-guard.service";
 const PROXY: &str = "imds-guard-proxy.service";
 
-/// A machine with both packages lying in it, neither installed.
-fn bare(world: &World) -> Machine {
-    require!(Root, Cgroup2, Bpf, Agent);
-    let files = [1, 2].map(|revision| (deb(revision).expect("a package"), path(revision)));
-    Machine::with(world, &files, &[]).expect("it boots")
-}
-
-fn path(revision: u32) -> String {
-    format!("srv/imds-guard-{revision}.deb")
-}
-
 /// `dpkg --install`, which has to succeed: what it and the package's scripts said.
 fn install(machine: &Machine, revision: u32) -> String {
-    dpkg(machine, &["--install", &format!("/{}", path(revision))])
+    dpkg(
+        machine,
+        &[
+            "--install",
+            &format!("{PACKAGES}/imds-guard-{revision}.deb"),
+        ],
+    )
 }
 
 fn dpkg(machine: &Machine, arguments: &[&str]) -> String {
@@ -54,7 +49,7 @@ fn enforce(machine: &Machine) {
     machine
         .wait_journal(GUARD, "policy reloaded")
         .expect("taken");
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + patience(Duration::from_secs(10));
     while code(machine, "web") != "403" {
         assert!(
             Instant::now() < deadline,
@@ -111,13 +106,12 @@ fn assert_nothing_is_left(machine: &Machine, before: &BTreeSet<String>) {
 #[test]
 #[ignore = "package: cargo xtask test package"]
 fn a_fresh_install_observes_and_changes_nothing_and_goes_without_a_trace() {
-    let world = World::new("fresh").unwrap();
-    let azure = world.azure().unwrap();
-    let machine = bare(&world);
-    let before = files(&machine);
-    assert_open(&machine);
+    let stage = Stage::bare("fresh");
+    let Stage { machine, azure, .. } = &stage;
+    let before = files(machine);
+    assert_open(machine);
 
-    let said = install(&machine, 1);
+    let said = install(machine, 1);
     assert!(
         said.contains("observes") && said.contains("imds-guard status"),
         "{said}"
@@ -129,7 +123,7 @@ fn a_fresh_install_observes_and_changes_nothing_and_goes_without_a_trace() {
     let early = "imds-guard-early.service";
     let state = machine.property(early, "UnitFileState").unwrap();
     assert_eq!(state, "enabled", "{early}");
-    assert_open(&machine);
+    assert_open(machine);
     assert_eq!(
         azure.received().len(),
         2,
@@ -137,7 +131,7 @@ fn a_fresh_install_observes_and_changes_nothing_and_goes_without_a_trace() {
         azure.received()
     );
 
-    let told = observed(&machine);
+    let told = observed(machine);
     let endpoints = told["endpoints"].as_array().unwrap();
     assert!(
         endpoints.len() >= 5 && endpoints.iter().all(|e| e["mode"] == "observe"),
@@ -159,19 +153,19 @@ fn a_fresh_install_observes_and_changes_nothing_and_goes_without_a_trace() {
         .unwrap();
 
     // Nothing is enforced, so nothing has to stay.
-    let said = dpkg(&machine, &["--remove", "imds-guard"]);
+    let said = dpkg(machine, &["--remove", "imds-guard"]);
     assert!(!said.contains("REFUSED"), "{said}");
     machine
         .must(&["sh", "-c", "! ls /sys/fs/bpf/imds-guard 2>/dev/null"])
         .unwrap();
-    assert_open(&machine);
-    dpkg(&machine, &["--purge", "imds-guard"]);
-    assert_nothing_is_left(&machine, &before);
+    assert_open(machine);
+    dpkg(machine, &["--purge", "imds-guard"]);
+    assert_nothing_is_left(machine, &before);
 }
 
 /// What `status` says, once the guard has written what it observed.
 fn observed(machine: &Machine) -> Value {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + patience(Duration::from_secs(10));
     loop {
         let told = status(machine);
         if told["recent"]["observed"].as_u64() > Some(0) {
@@ -184,11 +178,10 @@ fn observed(machine: &Machine) -> Value {
 #[test]
 #[ignore = "package: cargo xtask test package"]
 fn an_upgrade_and_a_downgrade_let_nothing_through() {
-    let world = World::new("upgrade").unwrap();
-    let azure = world.azure().unwrap();
-    let machine = bare(&world);
-    install(&machine, 1);
-    enforce(&machine);
+    let stage = Stage::bare("upgrade");
+    let Stage { machine, azure, .. } = &stage;
+    install(machine, 1);
+    enforce(machine);
     let pin = || {
         machine.must(&[
             "sh",
@@ -198,26 +191,26 @@ fn an_upgrade_and_a_downgrade_let_nothing_through() {
     };
     let (guard, pinned) = (machine.main_pid(GUARD).unwrap(), pin().unwrap());
     let passed_before = azure.received().len();
-    let asking = asking(&machine).unwrap();
+    let asking = asking(machine).unwrap();
 
-    let said = install(&machine, 2);
+    let said = install(machine, 2);
     assert!(said.contains("-2) over"), "{said}");
     let second = machine.wait_active(GUARD, &guard).unwrap();
     machine.wait_active(PROXY, "").unwrap();
     assert_eq!(
-        code(&machine, "billing"),
+        code(machine, "billing"),
         "200",
         "{}",
         machine.journal("imds-guard*")
     );
-    assert_eq!(code(&machine, "web"), "403");
+    assert_eq!(code(machine, "web"), "403");
 
-    let said = install(&machine, 1);
+    let said = install(machine, 1);
     assert!(said.contains("downgrading"), "{said}");
     machine.wait_active(GUARD, &second).unwrap();
     machine.wait_active(PROXY, "").unwrap();
     assert_eq!(
-        code(&machine, "billing"),
+        code(machine, "billing"),
         "200",
         "{}",
         machine.journal("imds-guard*")
@@ -283,42 +276,40 @@ impl Asking<'_> {
 #[test]
 #[ignore = "package: cargo xtask test package"]
 fn a_removal_keeps_what_is_enforced_and_says_so_and_a_purge_gives_it_back() {
-    let world = World::new("removed").unwrap();
-    let azure = world.azure().unwrap();
-    let machine = bare(&world);
-    let before = files(&machine);
-    install(&machine, 1);
-    enforce(&machine);
+    let stage = Stage::bare("removed");
+    let Stage { machine, azure, .. } = &stage;
+    let before = files(machine);
+    install(machine, 1);
+    enforce(machine);
     let passed_before = azure.received().len();
 
-    let said = dpkg(&machine, &["--remove", "imds-guard"]);
+    let said = dpkg(machine, &["--remove", "imds-guard"]);
     assert!(
         said.contains("STAYS REFUSED") && said.contains("purge"),
         "{said}"
     );
     for unit in ["billing", "web"] {
-        assert_eq!(code(&machine, unit), "000", "{unit}");
+        assert_eq!(code(machine, unit), "000", "{unit}");
     }
     assert_eq!(azure.received().len(), passed_before);
 
     // The other half of a removal may be an installation: all is as it was.
-    install(&machine, 1);
+    install(machine, 1);
     machine.wait_active(PROXY, "").unwrap();
     assert_eq!(
-        (code(&machine, "billing"), code(&machine, "web")),
+        (code(machine, "billing"), code(machine, "web")),
         ("200".into(), "403".into())
     );
 
-    dpkg(&machine, &["--purge", "imds-guard"]);
-    assert_nothing_is_left(&machine, &before);
+    dpkg(machine, &["--purge", "imds-guard"]);
+    assert_nothing_is_left(machine, &before);
 }
 
 #[test]
 #[ignore = "package: cargo xtask test package"]
 fn a_start_that_fails_never_fails_dpkg() {
-    let world = World::new("fails").unwrap();
-    let _azure = world.azure().unwrap();
-    let machine = bare(&world);
+    let stage = Stage::bare("fails");
+    let Stage { machine, .. } = &stage;
     // Somebody has the listeners' port.
     machine
         .must(&[
@@ -331,31 +322,31 @@ fn a_start_that_fails_never_fails_dpkg() {
             "cat",
         ])
         .unwrap();
-    let said = install(&machine, 1);
+    let said = install(machine, 1);
     assert!(
         said.contains("it did not start") && !said.contains("observes"),
         "{said}"
     );
-    assert_open(&machine);
+    assert_open(machine);
     machine
         .run(&["systemctl", "stop", "squatter.service"])
         .unwrap();
     // It never gave up.
     machine.wait_active(GUARD, "").unwrap();
-    enforce(&machine);
+    enforce(machine);
 
     // A configuration that the next version can't read: what ran goes on.
     let guard = machine.main_pid(GUARD).unwrap();
     machine.configure("no = 'policy'").unwrap();
-    let said = install(&machine, 2);
+    let said = install(machine, 2);
     assert!(said.contains("can't read the configuration"), "{said}");
     assert_eq!(machine.main_pid(GUARD).unwrap(), guard);
     assert_eq!(
-        (code(&machine, "billing"), code(&machine, "web")),
+        (code(machine, "billing"), code(machine, "web")),
         ("200".into(), "403".into())
     );
     machine.configure(POLICY).unwrap();
     machine.must(&["systemctl", "restart", GUARD]).unwrap();
     machine.wait_active(PROXY, "").unwrap();
-    assert_eq!(code(&machine, "billing"), "200");
+    assert_eq!(code(machine, "billing"), "200");
 }

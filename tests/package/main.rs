@@ -8,6 +8,7 @@ mod life;
 )]
 #[path = "../systemd/machine.rs"]
 mod machine;
+mod stage;
 
 use anyhow::{Result, ensure};
 use imds_guard_tests::binary;
