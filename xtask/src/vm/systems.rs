@@ -142,12 +142,13 @@ fn told(suite: &str, ready: &Ready<'_>, verdict: &Verdict, ended: &Ended) -> Str
         (false, false) => format!("; it died: see {}", ended.console.display()),
     };
     format!(
-        "{}{}  {suite}: Linux {}: {} in {:.0} s (up after {} s, {}){how}",
+        "{}{}  {suite}: Linux {}: {} in {:.0} s, {:.0} s of a processor (up after {} s, {}){how}",
         said.collect::<String>(),
         passed.collect::<String>(),
         ready.kernel.release,
         verdict.tally(),
         ended.took.as_secs_f32(),
+        ended.processor.as_secs_f32(),
         verdict.booted / 100,
         phases.join(", "),
     )
