@@ -58,10 +58,16 @@ impl Boot<'_> {
 
     fn qemu(&self, console: &Path, report: &Path) -> Result<Command> {
         let (program, machine, tty, report_tty): (_, &[&str], _, _) = match self.kernel.arch {
-            // la57 costs a level of page tables for nothing.
+            // la57 costs a level of page tables for nothing; with erms memory is copied byte by byte, with smap and smep
+            // each access to a process's memory leaves the translated code; pku is more to save at each switch.
             Arch::Amd64 => (
                 "qemu-system-x86_64",
-                &["-machine", "q35", "-cpu", "max,la57=off"],
+                &[
+                    "-machine",
+                    "q35",
+                    "-cpu",
+                    "max,la57=off,erms=off,smap=off,smep=off,pku=off",
+                ],
                 "ttyS0",
                 "ttyS1",
             ),

@@ -37,9 +37,8 @@ const LIMIT: Duration = Duration::from_secs(1800);
 const TEST_LIMIT: u32 = 600;
 
 /// How the tests of each kind begin: a kind of which none ran has failed.
-const ALL: [&str; 6] = [
-    "systems_dpkg the_installed_units",
-    "systems_dpkg life::",
+const ALL: [&str; 5] = [
+    "systems_dpkg from_installation_to_purge",
     "systems_runtimes rootful::",
     "systems_runtimes rootless::",
     "systems_runtimes units::",
