@@ -170,11 +170,19 @@ pub(crate) fn observes(stage: &Stage) {
         "{said}"
     );
     for unit in [GUARD, PROXY] {
-        assert_eq!(machine.property(unit, "ActiveState").unwrap(), "active");
-        assert_eq!(machine.property(unit, "UnitFileState").unwrap(), "enabled");
+        assert_eq!(
+            machine.property(unit, "ActiveState").expect("a property"),
+            "active"
+        );
+        assert_eq!(
+            machine.property(unit, "UnitFileState").expect("a property"),
+            "enabled"
+        );
     }
     let early = "imds-guard-early.service";
-    let state = machine.property(early, "UnitFileState").unwrap();
+    let state = machine
+        .property(early, "UnitFileState")
+        .expect("a property");
     assert_eq!(state, "enabled", "{early}");
     assert_open(machine);
     assert_eq!(
@@ -185,12 +193,12 @@ pub(crate) fn observes(stage: &Stage) {
     );
 
     let told = observed(machine);
-    let endpoints = told["endpoints"].as_array().unwrap();
+    let endpoints = told["endpoints"].as_array().expect("a list");
     assert!(
         endpoints.len() >= 5 && endpoints.iter().all(|e| e["mode"] == "observe"),
         "{told}"
     );
-    let line = machine.property(GUARD, "StatusText").unwrap();
+    let line = machine.property(GUARD, "StatusText").expect("a property");
     assert!(line.contains("169.254.169.254:80 observe"), "{line}");
     let arguments = [
         "setpriv",
@@ -199,11 +207,11 @@ pub(crate) fn observes(stage: &Stage) {
         "imds-guard",
         "status",
     ];
-    let powerless = machine.run(&arguments).unwrap();
+    let powerless = machine.run(&arguments).expect("run");
     assert_eq!(powerless.status.code(), Some(5), "{}", both(&powerless));
     machine
         .must(&["imds-guard", "check", "/etc/imds-guard/imds-guard.toml"])
-        .unwrap();
+        .expect("accepted");
 }
 
 /// The first version runs and enforces; the second is installed over it, then the first again, and who has no grant asks all the
@@ -217,14 +225,17 @@ pub(crate) fn upgrades_and_downgrades(stage: &Stage) {
             "stat -c %i /sys/fs/bpf/imds-guard/layout-*/links/connect4",
         ])
     };
-    let (guard, pinned) = (machine.main_pid(GUARD).unwrap(), pin().unwrap());
+    let (guard, pinned) = (
+        machine.main_pid(GUARD).expect("it runs"),
+        pin().expect("pinned"),
+    );
     let passed_before = azure.received().len();
-    let asking = asking(machine).unwrap();
+    let asking = asking(machine).expect("asking");
 
     let said = install(machine, 2);
     assert!(said.contains("-2) over"), "{said}");
-    let second = machine.wait_active(GUARD, &guard).unwrap();
-    machine.wait_active(PROXY, "").unwrap();
+    let second = machine.wait_active(GUARD, &guard).expect("it comes back");
+    machine.wait_active(PROXY, "").expect("it comes back");
     assert_eq!(
         code(machine, "billing"),
         "200",
@@ -235,8 +246,8 @@ pub(crate) fn upgrades_and_downgrades(stage: &Stage) {
 
     let said = install(machine, 1);
     assert!(said.contains("downgrading"), "{said}");
-    machine.wait_active(GUARD, &second).unwrap();
-    machine.wait_active(PROXY, "").unwrap();
+    machine.wait_active(GUARD, &second).expect("it comes back");
+    machine.wait_active(PROXY, "").expect("it comes back");
     assert_eq!(
         code(machine, "billing"),
         "200",
@@ -244,7 +255,7 @@ pub(crate) fn upgrades_and_downgrades(stage: &Stage) {
         machine.journal("imds-guard*")
     );
 
-    refused_all_the_time(&asking.end().unwrap());
+    refused_all_the_time(&asking.end().expect("codes"));
     assert_eq!(
         azure.received().len(),
         passed_before,
@@ -252,7 +263,7 @@ pub(crate) fn upgrades_and_downgrades(stage: &Stage) {
         azure.received()
     );
     assert_eq!(
-        pin().unwrap(),
+        pin().expect("pinned"),
         pinned,
         "the link was swapped in place, never removed"
     );
