@@ -11,6 +11,8 @@ use std::path::Path;
 /// What `xtask` writes on the command line of every kernel that it boots.
 const DISPOSABLE: &str = "imds_guard.disposable";
 
+const PATIENCE: &str = "[Service]\nTimeoutStartSec=120\nWatchdogSec=120\n";
+
 /// The machine that this runs on, with a cloud beside it.
 #[derive(Debug)]
 pub struct Machine {
@@ -21,6 +23,10 @@ impl Machine {
     /// Its address, as the real service sees it.
     pub const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 200, 0, 1));
 
+    /// What `xtask` gave it, read-only: this build's tests and programs, and the packages `imds-guard-1.deb` and `-2.deb`, two
+    /// versions of which the second is higher.
+    pub const PAYLOAD: &str = "/run/payload";
+
     /// Take it over, and put the cloud beside it. Once per process.
     ///
     /// # Errors
@@ -29,7 +35,7 @@ impl Machine {
         let line = fs::read_to_string("/proc/cmdline")?;
         ensure!(
             line.split_whitespace().any(|word| word == DISPOSABLE),
-            "these tests take over a whole machine, and this one wasn't made for them: cargo xtask test runtimes"
+            "these tests take over a whole machine, and this one wasn't made for them: cargo xtask test systems"
         );
         refuse_hardware(Path::new("/sys/class/net"))?;
         // Left by a test that was killed; its namespace went with it.
@@ -45,6 +51,20 @@ impl Machine {
     /// When it can't listen.
     pub fn azure(&self) -> Result<FakeAzure> {
         FakeAzure::listen(|| self.cloud.enter(crate::azure::bind))
+    }
+
+    /// Let the agent's units take as long to start, and between two signs of life, as an emulated processor makes them; it
+    /// says nothing about what they may do. For units that are (re)started from here on.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn patient_units(&self) -> Result<()> {
+        for unit in ["imds-guard", "imds-guard-proxy"] {
+            let drop_ins = Path::new("/etc/systemd/system").join(format!("{unit}.service.d"));
+            fs::create_dir_all(&drop_ins)?;
+            fs::write(drop_ins.join("patience.conf"), PATIENCE)?;
+        }
+        Ok(())
     }
 
     /// One more cable to the cloud: `near` with `ADDRESS.1` here, `far` with `ADDRESS.2` there.

@@ -8,6 +8,8 @@ mod life;
 )]
 #[path = "../systemd/machine.rs"]
 mod machine;
+mod stage;
+mod steps;
 
 use anyhow::{Result, ensure};
 use imds_guard_tests::binary;

@@ -1,9 +1,9 @@
-//! imds-guard, installed in the machine as `systemd/README.md` says, run by its systemd, guarding all of it.
+//! imds-guard, installed in the machine by dpkg, run by its systemd, guarding all of it.
 
 use anyhow::{Context, Result, ensure};
-use imds_guard_tests::{AuditTail, Machine, binary, patience};
+use imds_guard_tests::{AuditTail, Machine, patience};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -11,9 +11,8 @@ const POLICY: &str = "/etc/imds-guard/imds-guard.toml";
 const LOG: &str = "/run/imds-guard.log";
 const AUDIT: &str = "/var/log/imds-guard/audit.jsonl";
 const UNITS: [&str; 2] = ["imds-guard.service", "imds-guard-proxy.service"];
-/// Nothing about what they may do: where they log, and how long an emulated machine may take to start them, or between two signs
-/// of their life.
-const DROP_IN: &str = "[Service]\nStandardOutput=append:/run/imds-guard.log\nStandardError=append:/run/imds-guard.log\nTimeoutStartSec=120\nWatchdogSec=120\n";
+/// Where they log.
+const DROP_IN: &str = "[Service]\nStandardOutput=append:/run/imds-guard.log\nStandardError=append:/run/imds-guard.log\n";
 
 /// A workload that may have Key Vault's token of the real service: its selectors.
 pub(crate) type Grant<'a> = &'a [&'a str];
@@ -56,21 +55,29 @@ pub(crate) struct Installed {
 }
 
 impl Installed {
-    /// Install and start it with `policy`.
+    /// Running with `policy`: by the first test that asks for it, installed; by later ones, which find it stopped and torn
+    /// down, started.
     pub(crate) fn new(machine: &Machine, policy: &str) -> Result<Self> {
-        place_files()?;
+        machine.patient_units()?;
+        tell_units_where_to_log()?;
         let _none_yet = fs::remove_file(LOG);
         let _none_either = fs::remove_file(AUDIT);
-        fs::write(POLICY, policy)?;
-        run("systemd-sysusers", &[])?;
-        run("systemd-tmpfiles", &["--create", "imds-guard.conf"])?;
-        run("systemctl", &["daemon-reload"])?;
-        let installed = Self {
+        let mut installed = Self {
             epoch: 1,
             audit: machine.audit(Path::new(AUDIT)),
         };
-        let started = run("systemctl", &["start", UNITS[0], UNITS[1]]);
-        started.with_context(|| installed.said())?;
+        if Path::new("/usr/bin/imds-guard").exists() {
+            stop_and_tear_down();
+            fs::write(POLICY, policy)?;
+            run("systemctl", &["daemon-reload"])?;
+            let started = run("systemctl", &["start", UNITS[0], UNITS[1]]);
+            started.with_context(|| installed.said())?;
+        } else {
+            // It comes with a configuration of its own, and runs by it.
+            let package = format!("{}/imds-guard-1.deb", Machine::PAYLOAD);
+            run("dpkg", &["--install", &package]).with_context(|| installed.said())?;
+            installed.change(policy)?;
+        }
         Ok(installed)
     }
 
@@ -102,33 +109,21 @@ impl Installed {
 
 impl Drop for Installed {
     fn drop(&mut self) {
-        for arguments in [
-            ["systemctl", "stop", UNITS[1], UNITS[0]].as_slice(),
-            &["imds-guard", "teardown"],
-        ] {
-            if let [program, rest @ ..] = arguments {
-                let _the_next_test_will_say_so = run(program, rest);
-            }
-        }
+        stop_and_tear_down();
     }
 }
 
-fn place_files() -> Result<()> {
-    let payload = Path::new("/run/payload/systemd");
+/// Where that doesn't work, the next test will say so.
+fn stop_and_tear_down() {
+    let _stopped_already = run("systemctl", &["stop", UNITS[1], UNITS[0]]);
+    let _nothing_there = run("imds-guard", &["teardown"]);
+}
+
+fn tell_units_where_to_log() -> Result<()> {
     for unit in UNITS {
-        let here = PathBuf::from("/etc/systemd/system").join(unit);
-        fs::copy(payload.join(unit), &here).with_context(|| unit.to_owned())?;
-        let drop_in = here.with_extension("service.d");
-        fs::create_dir_all(&drop_in)?;
-        fs::write(drop_in.join("test.conf"), DROP_IN)?;
-    }
-    for configured in ["sysusers.d", "tmpfiles.d"] {
-        let file = Path::new(configured).join("imds-guard.conf");
-        fs::copy(payload.join(&file), Path::new("/usr/lib").join(&file))?;
-    }
-    fs::create_dir_all("/etc/imds-guard")?;
-    if !Path::new("/usr/bin/imds-guard").exists() {
-        fs::copy(binary("imds-guard")?, "/usr/bin/imds-guard").context("the agent")?;
+        let drop_ins = Path::new("/etc/systemd/system").join(format!("{unit}.d"));
+        fs::create_dir_all(&drop_ins)?;
+        fs::write(drop_ins.join("log.conf"), DROP_IN)?;
     }
     Ok(())
 }

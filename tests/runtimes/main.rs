@@ -1,6 +1,6 @@
-//! Real container engines, real units and a real VRF, on a whole Debian that was made for this run and ends with it: the units
-//! of `systemd/` are installed there as an operator would, and guard the machine from its topmost cgroup. `cargo xtask test
-//! runtimes` makes the machine; nowhere else do these tests run ([`imds_guard_tests::Machine`] refuses).
+//! Real container engines, real units and a real VRF, on a whole Debian that was made for this run and ends with it: the package
+//! is installed there as an operator would, and guards the machine from its topmost cgroup. `cargo xtask test systems` makes the
+//! machine; nowhere else do these tests run ([`imds_guard_tests::Machine`] refuses).
 //!
 //! Each test is a process of its own and leaves no agent behind. Each caller that gets nothing has a twin beside it that does.
 

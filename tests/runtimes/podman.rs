@@ -101,7 +101,16 @@ impl Engine {
         let pid = asker.directory().join("pid");
         let pid_file = format!("--pidfile={}", pid.display());
         let script = Asker::script(Path::new("/ask"));
-        let mut arguments = vec!["run", "-d", "--name", name, "-v", &mounted, &pid_file];
+        let mut arguments = vec![
+            "run",
+            "-d",
+            "--replace",
+            "--name",
+            name,
+            "-v",
+            &mounted,
+            &pid_file,
+        ];
         arguments.extend(options);
         arguments.extend([IMAGE, "/bin/sh", "-c", &script]);
         self.podman(&arguments)?;

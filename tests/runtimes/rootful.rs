@@ -22,9 +22,9 @@ fn served(azure: &FakeAzure, agent: &Installed, wanted: &[(&Container, bool)]) -
 }
 
 #[test]
-#[ignore = "runtimes: cargo xtask test runtimes"]
+#[ignore = "systems: cargo xtask test systems"]
 fn two_containers_on_a_bridge_are_told_apart_by_their_cgroups() -> Result<()> {
-    require!(Root, Cgroup2, Bpf, Agent);
+    require!(Root, Cgroup2, Bpf);
     let machine = Machine::take()?;
     let azure = machine.azure()?;
     let engine = Engine::Root.prepare()?;
@@ -49,9 +49,9 @@ fn two_containers_on_a_bridge_are_told_apart_by_their_cgroups() -> Result<()> {
 }
 
 #[test]
-#[ignore = "runtimes: cargo xtask test runtimes"]
+#[ignore = "systems: cargo xtask test systems"]
 fn on_the_hosts_network_on_none_and_in_one_pod_each_is_itself() -> Result<()> {
-    require!(Root, Cgroup2, Bpf, Agent);
+    require!(Root, Cgroup2, Bpf);
     let machine = Machine::take()?;
     let azure = machine.azure()?;
     let engine = Engine::Root.prepare()?;
@@ -96,7 +96,7 @@ fn granting(mode: &str, [one, other]: &[String; 2]) -> String {
 /// Two containers of one pod, and so in one network namespace.
 fn pod(engine: Engine) -> Result<(Container, Container)> {
     let infra = ["--infra-image=localhost/app", "--infra-command=/bin/pause"];
-    let create = ["pod", "create", "--name=shop"];
+    let create = ["pod", "create", "--replace", "--name=shop"];
     engine.podman(&[&create[..], &infra].concat())?;
     let first = engine.start("first", &["--pod=shop"])?;
     let second = engine.start("second", &["--pod=shop"])?;

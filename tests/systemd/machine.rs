@@ -4,7 +4,7 @@
 //! machine. Never touches the host's systemd.
 
 use anyhow::{Context, Result, bail, ensure};
-use imds_guard_tests::{World, binary};
+use imds_guard_tests::{World, binary, patience};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
@@ -20,9 +20,10 @@ const BOOT: Duration = Duration::from_secs(90);
 
 /// A running machine; dropped, its process 1 is killed, and with it all others.
 pub(crate) struct Machine {
-    unshare: Child,
-    init: u32,
-    console: PathBuf,
+    /// None for the machine that the test itself runs in, which lives on.
+    pub(crate) unshare: Option<Child>,
+    pub(crate) init: u32,
+    pub(crate) console: PathBuf,
 }
 
 impl Machine {
@@ -87,7 +88,7 @@ impl Machine {
             .stderr(log);
         let unshare = world.enter(move || command.spawn().context("unshare"))?;
         let mut machine = Self {
-            unshare,
+            unshare: Some(unshare),
             init: 0,
             console,
         };
@@ -97,9 +98,10 @@ impl Machine {
 
     fn wait_booted(&mut self) -> Result<()> {
         let deadline = Instant::now() + BOOT;
-        let children = format!("/proc/{0}/task/{0}/children", self.unshare.id());
         loop {
-            if let Some(status) = self.unshare.try_wait()? {
+            let unshare = self.unshare.as_mut().context("not of our making")?;
+            let children = format!("/proc/{0}/task/{0}/children", unshare.id());
+            if let Some(status) = unshare.try_wait()? {
                 bail!(
                     "the machine ended while booting ({status}):\n{}",
                     self.console()
@@ -136,17 +138,14 @@ impl Machine {
 
     /// A command inside, as root.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new("nsenter");
-        command
-            .args([
-                "--all",
-                "--root",
-                "--wd",
-                "--target",
-                &self.init.to_string(),
-                "--",
-            ])
-            .args(arguments);
+        let init = self.init.to_string();
+        let enter = [
+            "nsenter", "--all", "--root", "--wd", "--target", &init, "--",
+        ];
+        let enter = self.unshare.as_ref().map_or(&[][..], |_| &enter[..]);
+        let mut words = enter.iter().chain(arguments);
+        let mut command = Command::new(words.next().unwrap_or(&"false"));
+        command.args(words);
         command
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
@@ -191,7 +190,7 @@ impl Machine {
 
     /// Wait until a unit is active with another main process than `before`.
     pub(crate) fn wait_active(&self, unit: &str, before: &str) -> Result<String> {
-        let deadline = Instant::now() + Duration::from_secs(15);
+        let deadline = Instant::now() + patience(Duration::from_secs(15));
         loop {
             let pid = self.main_pid(unit)?;
             if pid != "0" && pid != before && self.property(unit, "ActiveState")? == "active" {
@@ -206,7 +205,7 @@ impl Machine {
 
     /// Wait until a unit has written something that contains `said` to the journal.
     pub(crate) fn wait_journal(&self, unit: &str, said: &str) -> Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(15);
+        let deadline = Instant::now() + patience(Duration::from_secs(15));
         while !self.journal(unit).contains(said) {
             ensure!(
                 Instant::now() < deadline,
@@ -245,6 +244,7 @@ impl Machine {
     ) -> Result<(String, String)> {
         let name = format!("--unit={unit}");
         let url = format!("http://169.254.169.254{target}");
+        let limit = patience(Duration::from_secs(8)).as_secs().to_string();
         let mut arguments = vec![
             "systemd-run",
             "--quiet",
@@ -264,9 +264,9 @@ impl Machine {
             "5",
             "--retry-connrefused",
             "--retry-max-time",
-            "8",
+            &limit,
             "-m",
-            "8",
+            &limit,
             "-H",
             "Metadata: true",
             "-w",
@@ -292,13 +292,16 @@ impl Drop for Machine {
                 self.console()
             ));
         }
+        let Some(unshare) = &mut self.unshare else {
+            return;
+        };
         // Signals from outside reach a namespace's process 1 only when they can't be refused.
         if let Ok(init) = i32::try_from(self.init)
             && init > 1
         {
             let _gone_already = kill(Pid::from_raw(init), Signal::SIGKILL);
         }
-        let _reaped = self.unshare.wait();
+        let _reaped = unshare.wait();
     }
 }
 

@@ -1,13 +1,14 @@
 //! The units, under a real systemd: what `systemd/README.md` says is so.
 
 mod boot;
+mod exposure;
 mod glass;
 mod machine;
 mod restart;
 
 use anyhow::Result;
 use imds_guard_tests::{UPSTREAM_TOKEN, World, require};
-use machine::{Machine, text};
+use machine::Machine;
 
 const POLICY: &str = include_str!("policy.toml");
 const VAULT: &str =
@@ -20,10 +21,6 @@ const EARLY: &str = "imds-guard-early.service";
 /// DAC_READ_SEARCH 2.
 const GUARD_CAPABILITIES: u64 =
     1 << 39 | 1 << 38 | 1 << 21 | 1 << 19 | 1 << 12 | 1 << 7 | 1 << 6 | 1 << 2;
-
-/// Of `systemd-analyze security`: 0 can do nothing, 10 everything.
-const MOST_EXPOSED_GUARD: f64 = 3.2;
-const MOST_EXPOSED_PROXY: f64 = 1.4;
 
 fn started(world: &World) -> Result<Machine> {
     require!(Root, Cgroup2, Bpf, Agent);
@@ -49,23 +46,7 @@ fn the_unit_files_are_sound() {
         output.status.success() && !said.contains("imds-guard"),
         "{said}"
     );
-    for (unit, most) in [
-        (GUARD, MOST_EXPOSED_GUARD),
-        (PROXY, MOST_EXPOSED_PROXY),
-        (EARLY, MOST_EXPOSED_GUARD),
-    ] {
-        let table = text(
-            &machine
-                .run(&["systemd-analyze", "security", "--no-pager", unit])
-                .unwrap(),
-        );
-        // "→ Overall exposure level for imds-guard.service: 2.5 OK :-)"
-        let level = table
-            .rsplit_once(": ")
-            .and_then(|(_, last)| last.split(' ').next());
-        let level: f64 = level.unwrap().parse().unwrap();
-        assert!(level <= most, "{unit}: {level}, at most {most}\n{table}");
-    }
+    exposure::assert_least(&machine);
 }
 
 /// What `/proc/PID/status` says of a unit's main process.

@@ -4,6 +4,7 @@
 //! date alone.
 
 mod binary;
+mod check;
 mod deb;
 mod licences;
 mod tarball;
@@ -81,26 +82,57 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 /// What the tests of packages install: one, and the same with a higher version.
 pub(crate) fn pair() -> Result<()> {
     let documents = tree::documents()?;
+    let binary = binary::build(Architecture::Amd64)?;
     for revision in [1, 2] {
-        make(Architecture::Amd64, revision, &documents)?;
+        let release = Release::new(Architecture::Amd64, revision)?;
+        let tree = release.tree(&binary, &documents)?;
+        deb::make(&release, &tree)?;
+        fs::remove_dir_all(tree)?;
     }
     Ok(())
 }
 
+/// Where [`pair`] puts one of them.
+pub(crate) fn of_pair(revision: u32) -> Result<PathBuf> {
+    Ok(Release::new(Architecture::Amd64, revision)?.deb())
+}
+
 fn make(architecture: Architecture, revision: u32, documents: &Path) -> Result<[PathBuf; 2]> {
-    let release = Release {
-        architecture,
-        version: version()?,
-        revision,
-        epoch: epoch()?,
-    };
-    let binary = binary::build(architecture)?;
-    let tree = directory().join(format!("tree-{}", architecture.debian()));
-    tree::lay(&release, &binary, documents, &tree)?;
+    let release = Release::new(architecture, revision)?;
+    let tree = release.tree(&binary::build(architecture)?, documents)?;
     let tarball = tarball::make(&release, &tree)?;
-    let deb = deb::make(&release, &tree)?;
+    deb::make(&release, &tree)?;
     fs::remove_dir_all(tree)?;
-    Ok([deb, tarball])
+    check::package(&release)?;
+    Ok([release.deb(), tarball])
+}
+
+impl Release {
+    fn new(architecture: Architecture, revision: u32) -> Result<Self> {
+        Ok(Self {
+            architecture,
+            version: version()?,
+            revision,
+            epoch: epoch()?,
+        })
+    }
+
+    /// The installed tree, laid out anew.
+    fn tree(&self, binary: &Path, documents: &Path) -> Result<PathBuf> {
+        let tree = directory().join(format!("tree-{}", self.architecture.debian()));
+        tree::lay(self, binary, documents, &tree)?;
+        Ok(tree)
+    }
+
+    fn debian_version(&self) -> String {
+        format!("{}-{}", self.version, self.revision)
+    }
+
+    /// Where its Debian package goes.
+    fn deb(&self) -> PathBuf {
+        let (version, architecture) = (self.debian_version(), self.architecture.debian());
+        directory().join(format!("imds-guard_{version}_{architecture}.deb"))
+    }
 }
 
 fn directory() -> PathBuf {

@@ -79,11 +79,10 @@ fn build(wanted: &[Tier]) -> Result<Option<String>> {
         "cargo",
         &["test", "--locked", "--workspace", "--no-run", "--quiet"],
     )?)?;
-    if wanted.contains(&Tier::Package)
-        && Tier::Package
-            .cannot_run(without_object.as_deref())
-            .is_none()
-    {
+    let needs_packages = |tier: &&Tier| {
+        tier.installs_packages() && tier.cannot_run(without_object.as_deref()).is_none()
+    };
+    if wanted.iter().any(|tier| needs_packages(&tier)) {
         dist::pair()?;
     }
     println!("test: built in {:.1} s", started.elapsed().as_secs_f32());

@@ -11,8 +11,8 @@ mod initramfs;
 mod kernel;
 mod matrix;
 mod programs;
-pub(crate) mod runtimes;
 mod system;
+pub(crate) mod systems;
 mod userland;
 mod verdict;
 

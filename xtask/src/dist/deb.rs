@@ -14,8 +14,8 @@ const SCRIPTS: [&str; 3] = ["postinst", "prerm", "postrm"];
 const NOBODY: &str = "imds-guard <imds-guard@localhost>";
 
 /// Pack it.
-pub(super) fn make(release: &Release, tree: &Path) -> Result<PathBuf> {
-    let version = format!("{}-{}", release.version, release.revision);
+pub(super) fn make(release: &Release, tree: &Path) -> Result<()> {
+    let version = release.debian_version();
     let doc = tree.join("usr/share/doc/imds-guard");
     fs::write(doc.join("changelog.Debian"), changelog(release, &version)?)?;
     compress(tree)?;
@@ -30,8 +30,6 @@ pub(super) fn make(release: &Release, tree: &Path) -> Result<PathBuf> {
         fs::copy(scripts.join(script), &to).with_context(|| script.to_owned())?;
         fs::set_permissions(to, fs::Permissions::from_mode(0o755))?;
     }
-    let architecture = release.architecture.debian();
-    let to = super::directory().join(format!("imds-guard_{version}_{architecture}.deb"));
     // One thread: how many there are shows in what xz writes.
     let options = ["--root-owner-group", "-Zxz", "--threads-max=1", "--build"];
     let mut build = process::command("dpkg-deb", &options)?;
@@ -39,9 +37,8 @@ pub(super) fn make(release: &Release, tree: &Path) -> Result<PathBuf> {
         build
             .env("SOURCE_DATE_EPOCH", &release.epoch)
             .arg(tree)
-            .arg(&to),
-    )?;
-    Ok(to)
+            .arg(release.deb()),
+    )
 }
 
 fn fields(release: &Release, version: &str, tree: &Path) -> Result<String> {

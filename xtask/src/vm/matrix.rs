@@ -10,6 +10,8 @@ pub(super) struct Entry {
     pub(super) arch: Arch,
     /// Suites whose names begin so.
     pub(super) suites: &'static [&'static str],
+    /// Programs beside the suites; all that any suite starts, where none is named.
+    pub(super) programs: &'static [&'static str],
     /// Whether the agent's own tests run, too.
     pub(super) own: bool,
     /// What this kernel has no ground for.
@@ -22,12 +24,22 @@ const fn kernel(name: &'static str, suite: &'static str, arch: Arch) -> Entry {
         suite,
         arch,
         suites: crate::test::KERNEL,
+        programs: &[],
         own: true,
         lacks: &[],
     }
 }
 
 impl Entry {
+    /// Whether a suite of it may start that program.
+    pub(super) fn starts(&self, program: &str) -> bool {
+        if self.programs.is_empty() {
+            !NOT_NEEDED.contains(&program)
+        } else {
+            self.programs.contains(&program)
+        }
+    }
+
     /// What doesn't run here, and why.
     pub(super) fn left_out(&self) -> impl Iterator<Item = &'static LeftOut> {
         LEFT_OUT.iter().chain(self.lacks)
@@ -43,6 +55,9 @@ impl Entry {
         begins.copied().collect()
     }
 }
+
+/// Programs of the tests' package that no suite in a machine starts.
+const NOT_NEEDED: [&str; 4] = ["bench", "bare_hyper", "demo", "clean"];
 
 /// In the order of starting: the dearest first.
 pub(super) const MATRIX: [Entry; 5] = [
@@ -67,6 +82,7 @@ pub(super) const MATRIX: [Entry; 5] = [
         suite: "bullseye-security",
         arch: Arch::Amd64,
         suites: &["refused"],
+        programs: &[],
         own: false,
         lacks: &[],
     },

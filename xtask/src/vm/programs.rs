@@ -12,9 +12,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Programs of the tests' package that no suite in a machine starts.
-const NOT_NEEDED: [&str; 4] = ["bench", "bare_hyper", "demo", "clean"];
-
 /// Build for the processor of `entry`, and archive what [`lay_out`] says below `/t`.
 pub(super) fn archive(entry: &Entry, directory: &Path) -> Result<PathBuf> {
     let tree = directory.join("programs");
@@ -70,9 +67,7 @@ impl Built {
             ("lib", true) if entry.own && self.name == "imds_guard" => {
                 Some(format!("own/{}", self.name))
             }
-            ("bin", false) if !NOT_NEEDED.contains(&self.name.as_str()) => {
-                Some(format!("bin/{}", self.name))
-            }
+            ("bin", false) if entry.starts(&self.name) => Some(format!("bin/{}", self.name)),
             _ => None,
         }
     }

@@ -12,6 +12,8 @@ now() { # hundredths of a second
     echo "${up%.*}${up#*.}"
 }
 
+echo "VM booted $(now)"
+
 begins_in() { # FILE "SUITE TEST"
     while read -r begins; do
         case "$2" in "$begins"*) return 0 ;; esac

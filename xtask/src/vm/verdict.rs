@@ -10,6 +10,8 @@ pub(super) struct Verdict {
     pub(super) left_out: u64,
     /// Whether it came to its end.
     pub(super) ended: bool,
+    /// When its tests began: hundredths of a second on its own clock.
+    pub(super) booted: u64,
     /// Name and hundredths of a second.
     pub(super) slow: Vec<(String, u64)>,
     /// What failed tests said.
@@ -58,10 +60,18 @@ impl Verdict {
             }
             ["again", ..] => self.said.push(line.to_owned()),
             ["left-out", ..] => self.left_out += 1,
+            ["booted", at] => self.booted = at.parse().unwrap_or(0),
             ["end", _] => self.ended = true,
             ["|", ..] => self.said.push(line.to_owned()),
             _ => {}
         }
+    }
+
+    /// Seconds that a suite's passed tests took.
+    pub(super) fn took(&self, suite: &str) -> u64 {
+        let of_it = |(name, _): &&(String, u64)| name.split(' ').next() == Some(suite);
+        let all = self.slow.iter().filter(of_it);
+        all.map(|(_, took)| took).sum::<u64>() / 100
     }
 
     /// For the closing line of all tiers. A machine that reported nothing is one failure.
@@ -79,7 +89,7 @@ impl Verdict {
 mod tests {
     use super::*;
 
-    const REPORT: &str = "noise\nVM passed kernel a::b 12\nVM again kernel a::b (101)\nVM failed kernel c 300 (101)\nVM | it broke\nVM left-out kernel d\n";
+    const REPORT: &str = "noise\nVM booted 300\nVM passed kernel a::b 12\nVM again kernel a::b (101)\nVM failed kernel c 300 (101)\nVM | it broke\nVM left-out kernel d\n";
 
     #[test]
     fn tests_are_counted_and_a_machine_without_an_end_has_failed() {
@@ -90,6 +100,7 @@ mod tests {
         assert_eq!(whole.tally().failed, 1);
         assert_eq!(whole.failed, ["kernel c"]);
         assert_eq!(whole.said.len(), 3);
+        assert_eq!((whole.booted, whole.took("kernel")), (300, 0));
     }
 
     #[test]

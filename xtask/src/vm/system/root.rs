@@ -12,11 +12,13 @@ use std::path::{Path, PathBuf};
 /// What each of them has beside a minimal Debian.
 pub(super) const PACKAGES: &str = "systemd,systemd-sysv,dbus,iproute2,nftables,curl,kmod,procps";
 
+const MACHINE_ID: &str = "4d415452495800000000000000000002\n";
+
 /// MiB for what the machine writes.
 const ROOM: u64 = 700;
 
-/// They wait for what such a machine hasn't got, or do what takes minutes there.
-const MASKED: [&str; 12] = [
+/// They wait for what such a machine hasn't got, or do what takes seconds there and nobody needs.
+const MASKED: [&str; 35] = [
     "apt-daily-upgrade.timer",
     "apt-daily.timer",
     "dpkg-db-backup.timer",
@@ -29,6 +31,33 @@ const MASKED: [&str; 12] = [
     "modprobe@efi_pstore.service",
     "systemd-random-seed.service",
     "systemd-journal-flush.service",
+    // What was done when the root file system was made.
+    "ldconfig.service",
+    "systemd-journal-catalog-update.service",
+    "systemd-sysusers.service",
+    "systemd-update-done.service",
+    "systemd-machine-id-commit.service",
+    "systemd-firstboot.service",
+    // Books that nobody reads.
+    "systemd-update-utmp.service",
+    "systemd-update-utmp-runlevel.service",
+    "systemd-pstore.service",
+    "systemd-binfmt.service",
+    "systemd-tmpfiles-clean.timer",
+    // File systems that nobody looks into.
+    "sys-kernel-config.mount",
+    "sys-kernel-debug.mount",
+    "sys-kernel-tracing.mount",
+    "sys-fs-fuse-connections.mount",
+    "dev-hugepages.mount",
+    // Podman is called, not served.
+    "podman.service",
+    "podman.socket",
+    "podman-restart.service",
+    "podman-auto-update.service",
+    "podman-auto-update.timer",
+    "netavark-dhcp-proxy.socket",
+    "netavark-dhcp-proxy.service",
 ];
 
 /// The image for the machine `name`. Where the archive can't be asked, an older one of the same packages serves.
@@ -37,7 +66,7 @@ pub(super) fn image(name: &str, suite: &str, packages: &[&str]) -> Result<PathBu
     let (made, file) = (place.join("made"), place.join("root.img"));
     let include = [&[PACKAGES], packages].concat().join(",");
     let unit = include_str!("payload.service");
-    let wanted = format!("{suite} {include} {}\n{unit}", MASKED.join(" "));
+    let wanted = format!("{suite} {include} {MACHINE_ID}{}\n{unit}", MASKED.join(" "));
     let had = fs::read_to_string(&made).is_ok_and(|what| what == wanted);
     if had && fresh(&made) {
         return Ok(file);
@@ -82,7 +111,8 @@ fn install(place: &Path, suite: &str, include: &str) -> Result<()> {
 /// As a machine that boots to its payload, and no further.
 fn dress(tree: &Path) -> Result<()> {
     let etc = tree.join("etc");
-    fs::write(etc.join("machine-id"), "")?;
+    // Of its own, but for all of them: without one, each boot would be the first.
+    fs::write(etc.join("machine-id"), MACHINE_ID)?;
     fs::write(etc.join("fstab"), "")?;
     fs::write(etc.join("hostname"), "machine\n")?;
     let units = etc.join("systemd/system");
