@@ -3,6 +3,7 @@
 mod boot;
 mod machine;
 mod restart;
+mod watchdog;
 
 use anyhow::Result;
 use imds_guard_tests::{UPSTREAM_TOKEN, World, require};

@@ -23,6 +23,7 @@ use super::{FAREWELL, GuardError, Options, start};
 use crate::attest::Attestor;
 use crate::intercept::guests::{self, Guests};
 use crate::intercept::{self, Change, Events, Interceptor, Listeners, Namespaces, Older, Watch};
+use crate::notify::alive;
 use crate::sys::memory;
 use crate::sys::scm::Received;
 use crate::sys::sockopt;
@@ -152,7 +153,7 @@ impl Guard {
             sweep: interval(SWEEP),
             since: jiff::Timestamp::now(),
             pulse: interval(PULSE),
-            watchdog: sd_notify::watchdog_enabled().map(|every| interval(every / 2)),
+            watchdog: sd_notify::watchdog_enabled().map(|limit| interval(limit / 4)),
             _lock: lock,
             options,
         };
@@ -202,7 +203,7 @@ impl Guard {
                     store.flush();
                     self.look_for_drift();
                 }
-                Event::Watchdog => notify(&[NotifyState::Watchdog]),
+                Event::Watchdog => alive(),
             }
         }
     }
@@ -212,8 +213,9 @@ impl Guard {
             biased;
             _ = self.signals.terminate.recv() => Event::End("SIGTERM"),
             _ = self.signals.interrupt.recv() => Event::End("SIGINT"),
-            _ = self.signals.hangup.recv() => Event::Reload,
+            // Before what may come without end.
             () = tick(&mut self.watchdog) => Event::Watchdog,
+            _ = self.signals.hangup.recv() => Event::Reload,
             () = ended(self.proxy.as_ref()) => Event::ProxyEnded,
             () = at(self.again_at) => Event::StartProxy,
             () = at(self.overdue_at) => Event::Overdue,

@@ -9,6 +9,7 @@ use crate::guard::notify::notify;
 use crate::guard::policy::Policy;
 use crate::guard::{GuardError, now};
 use crate::issuer::Issuer;
+use crate::notify::alive;
 
 impl Guard {
     /// A new policy, or none: whatever is wrong with the files, the last good policy stays.
@@ -19,6 +20,8 @@ impl Guard {
         ]);
         self.reopen_audit();
         let loaded = Policy::load(&self.options.config, self.answers.policy.epoch + 1);
+        // Each part has its time, and nft gives signs of its own.
+        alive();
         let adopted = loaded
             .map_err(GuardError::from)
             .and_then(|policy| self.adopt(policy));
@@ -31,6 +34,7 @@ impl Guard {
         }
         let first_line = |why: String| why.lines().next().unwrap_or_default().to_owned();
         self.tell_status(refused.map(first_line));
+        alive();
     }
 
     /// Whatever becomes of the policy: who rotates logs sends the same signal.
@@ -56,6 +60,7 @@ impl Guard {
 
     fn adopt(&mut self, policy: Policy) -> Result<(), GuardError> {
         self.adopt_settings(&policy)?;
+        alive();
         self.answers.attestor.wants_hash(policy.wants_hash);
         tracing::info!(epoch = policy.epoch, digest = %policy.digest, "policy reloaded");
         self.answers.policy = policy;
