@@ -74,6 +74,7 @@ pub(super) struct Guard {
 #[derive(Debug)]
 struct Signals {
     hangup: Signal,
+    reopen: Signal,
     terminate: Signal,
     interrupt: Signal,
 }
@@ -81,6 +82,7 @@ struct Signals {
 /// What happens next.
 enum Event {
     Reload,
+    Reopen,
     End(&'static str),
     Message(std::io::Result<Received>),
     Knock(std::io::Result<Seam>),
@@ -176,6 +178,7 @@ impl Guard {
         loop {
             match self.next(&mut buffer).await {
                 Event::Reload => self.reload(),
+                Event::Reopen => self.reopen_audit(),
                 Event::End(signal) => {
                     self.end(signal).await;
                     return Ok(());
@@ -216,6 +219,7 @@ impl Guard {
             // Before what may come without end.
             () = tick(&mut self.watchdog) => Event::Watchdog,
             _ = self.signals.hangup.recv() => Event::Reload,
+            _ = self.signals.reopen.recv() => Event::Reopen,
             () = ended(self.proxy.as_ref()) => Event::ProxyEnded,
             () = at(self.again_at) => Event::StartProxy,
             () = at(self.overdue_at) => Event::Overdue,
@@ -452,6 +456,7 @@ impl Signals {
         let on = |kind| signal(kind).map_err(GuardError::Runtime);
         Ok(Self {
             hangup: on(SignalKind::hangup())?,
+            reopen: on(SignalKind::user_defined1())?,
             terminate: on(SignalKind::terminate())?,
             interrupt: on(SignalKind::interrupt())?,
         })

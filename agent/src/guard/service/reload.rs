@@ -37,8 +37,8 @@ impl Guard {
         alive();
     }
 
-    /// Whatever becomes of the policy: who rotates logs sends the same signal.
-    fn reopen_audit(&mut self) {
+    /// Whatever becomes of the policy, for who rotates logs may know of this signal alone. SIGUSR1 asks for no more than this.
+    pub(super) fn reopen_audit(&mut self) {
         let reopened = self.answers.audit.reopen().and_then(|anew| {
             let fd = anew.then(|| self.answers.audit.fd().try_clone_to_owned());
             fd.transpose()
