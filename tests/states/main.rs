@@ -3,11 +3,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may end with a panic")]
 
+mod clock;
 mod drift;
 mod early;
 mod files;
+mod full;
 mod hung;
+mod killed;
+mod memory;
 mod older;
+mod serving;
+mod steps;
 mod table;
 mod together;
 
