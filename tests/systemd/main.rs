@@ -3,6 +3,7 @@
 mod boot;
 mod machine;
 mod restart;
+mod states;
 mod watchdog;
 
 use anyhow::Result;
