@@ -159,6 +159,7 @@ impl Interceptor {
         if object.is_empty() {
             return Err(InterceptError::NoPrograms);
         }
+        environment::kernels_clock()?;
         let root = environment::attach_root(settings.cgroup_root.as_deref())?;
         let marks = pins::listener_marks(&settings.pin_dir)?;
         let mut kept = kept::sorted(kept, settings.port, &marks);

@@ -1,4 +1,4 @@
-//! The way to the service manager that `NOTIFY_SOCKET` names: sd_notify(3).
+//! The way to the service manager that `NOTIFY_SOCKET` names, and the guard's signs of life: sd_notify(3).
 
 use std::ffi::OsStr;
 use std::io;
@@ -20,4 +20,17 @@ pub(crate) fn connected(name: &OsStr) -> io::Result<UnixDatagram> {
     socket.connect_addr(&address)?;
     socket.set_nonblocking(true)?;
     Ok(socket)
+}
+
+/// A sign of life of the guard's loop, where the manager asks for any. To be given between the parts of a long step too, each of
+/// which has a limit of its own: so whoever is slow isn't taken for one that hangs, and a loop that hangs is silent. Never to be
+/// given by another thread.
+pub(crate) fn alive() {
+    if let (Some(socket), Some(_)) = (
+        std::env::var_os("NOTIFY_SOCKET"),
+        sd_notify::watchdog_enabled(),
+    ) && let Err(error) = connected(&socket).and_then(|to| to.send(b"WATCHDOG=1\n"))
+    {
+        tracing::warn!(%error, "the service manager can't be told that the guard lives");
+    }
 }

@@ -11,9 +11,13 @@ use std::time::{Duration, Instant};
 /// Starts to measure.
 const STARTS: usize = 7;
 
+/// How long an idle agent is looked at: it looks after itself a few times a second, and a clock's tick is 10 ms.
+const IDLE: Duration = Duration::from_secs(3);
+
 /// Each start in a world of its own (nothing pinned there), and one more there, which takes over what is pinned.
 pub(crate) fn measure() -> Result<Vec<Figure>> {
     let (mut fresh, mut again, mut idle) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut guard, mut proxy, mut busy) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..STARTS {
         let world = World::new("start")?;
         fresh.push(timed(&world)?.0);
@@ -21,33 +25,44 @@ pub(crate) fn measure() -> Result<Vec<Figure>> {
         again.push(ms);
         // What the start itself used goes back within moments.
         std::thread::sleep(Duration::from_millis(300));
-        idle.push(usage::pss_mib(&with_children(agent.pid()))?);
+        let pids = with_children(agent.pid());
+        idle.push(usage::pss_mib(&pids)?);
+        guard.push(usage::pss_mib(&pids[..1])?);
+        proxy.push(usage::pss_mib(&pids[1..])?);
+        let (began, used) = (Instant::now(), usage::cpu_us(&pids)?);
+        std::thread::sleep(IDLE);
+        let used = usage::cpu_us(&pids)? - used;
+        busy.push(used / began.elapsed().as_secs_f64() / 1e4);
     }
     let figure = |what: &str, unit, values, aim| Figure {
         what: what.to_owned(),
         unit,
         value: Spread::of(values),
-        aim: Some(aim),
+        aim,
     };
+    let at_most = |most| Some(Aim::AtMost(most));
     Ok(vec![
         figure(
             "start to enforcing, nothing pinned",
             "ms",
             fresh,
-            Aim::AtMost(150.0),
+            at_most(150.0),
         ),
         figure(
             "start to enforcing, taking over pinned programs",
             "ms",
             again,
-            Aim::AtMost(150.0),
+            at_most(150.0),
         ),
         figure(
             "memory of both processes, idle (PSS)",
             "MiB",
             idle,
-            Aim::AtMost(12.0),
+            at_most(12.0),
         ),
+        figure("of the guard alone", "MiB", guard, None),
+        figure("of the proxy alone", "MiB", proxy, None),
+        figure("processor, idle: both, of one core", "%", busy, None),
     ])
 }
 

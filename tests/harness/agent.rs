@@ -18,6 +18,8 @@ pub struct Agent<'w> {
     config: String,
     arguments: Vec<String>,
     log: Option<String>,
+    before: Vec<String>,
+    in_cgroup: String,
 }
 
 impl<'w> Agent<'w> {
@@ -27,6 +29,8 @@ impl<'w> Agent<'w> {
             config: String::new(),
             arguments: Vec::new(),
             log: None,
+            before: Vec::new(),
+            in_cgroup: "agent".to_owned(),
         }
     }
 
@@ -44,6 +48,22 @@ impl<'w> Agent<'w> {
     pub fn argument(mut self, argument: &str) -> Self {
         self.arguments.push(argument.to_owned());
         self
+    }
+
+    /// Started by this command, which executes what follows it, in the same process.
+    #[must_use]
+    pub fn started_by(self, command: &[&str]) -> Self {
+        let before = command.iter().map(ToString::to_string).collect();
+        Self { before, ..self }
+    }
+
+    /// In this cgroup below the world's, and not in `agent`.
+    #[must_use]
+    pub fn in_cgroup(self, path: &str) -> Self {
+        Self {
+            in_cgroup: path.to_owned(),
+            ..self
+        }
     }
 
     /// With this `RUST_LOG`.
@@ -105,8 +125,9 @@ impl<'w> Agent<'w> {
         // Below the root that it guards, or the kernel never hands a record over on the accepting side.
         command
             .args(["-c", r#"echo 0 > "$0/cgroup.procs" && exec "$@""#])
-            .arg(self.world.cgroup_below("agent")?);
+            .arg(self.world.cgroup_below(&self.in_cgroup)?);
         command
+            .args(&self.before)
             .arg(program)
             .arg("run")
             .arg("--config")

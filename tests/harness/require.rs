@@ -20,6 +20,8 @@ pub enum Need {
     Tcx,
     /// nft(8).
     Nft,
+    /// strace(1), which can end a process at a system call of its own.
+    Strace,
     /// What guests boot from.
     Guest,
 }
@@ -48,6 +50,9 @@ impl Need {
             Self::Nft => imds_guard::intercept::nft::program()
                 .map(drop)
                 .map_err(|e| e.to_string()),
+            Self::Strace if !Path::new("/usr/bin/strace").exists() => {
+                Err("strace (package strace)".into())
+            }
             Self::Guest => crate::guest_image()
                 .map(drop)
                 .map_err(|e| format!("a kernel for guests: {e:#}")),

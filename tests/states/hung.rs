@@ -69,3 +69,43 @@ fn callers_of_a_stopped_proxy_wait() {
     });
     assert_eq!(azure.received().len(), asked);
 }
+
+#[test]
+#[ignore = "kernel: cargo xtask test kernel"]
+fn with_both_processes_stopped_it_is_as_with_the_guard_alone() {
+    for (mode, granted, other) in [
+        ("enforce", Gets::Served, Gets::Denied),
+        ("audit", Gets::Served, Gets::Untouched),
+        ("observe", Gets::Untouched, Gets::Untouched),
+    ] {
+        let world = world("hung-both");
+        let _azure = world.azure().unwrap();
+        let agent = world.agent().config(&config(mode)).start().unwrap();
+        let proxy = Pid::from_raw(agent.children()[0].try_into().unwrap());
+        agent.signal(Signal::SIGSTOP).unwrap();
+        kill(proxy, Signal::SIGSTOP).unwrap();
+        // Within the lease whoever is steered waits, and is answered by whoever goes on.
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| asks(&billing(&world)));
+            std::thread::sleep(LEASE + Duration::from_millis(200));
+            assert_eq!(waits.is_finished(), mode == "observe", "{mode}");
+            let away = if mode == "enforce" {
+                Gets::Refused
+            } else {
+                Gets::Untouched
+            };
+            for who in [billing(&world), neighbour(&world)] {
+                assert_eq!(asks(&who), away, "{mode}");
+            }
+            kill(proxy, Signal::SIGCONT).unwrap();
+            agent.signal(Signal::SIGCONT).unwrap();
+            assert_eq!(waits.join().unwrap(), granted, "{mode}");
+        });
+        soon(
+            Duration::from_secs(2),
+            || "served again".into(),
+            || asks(&billing(&world)) == granted,
+        );
+        assert_eq!(asks(&neighbour(&world)), other, "{mode}");
+    }
+}

@@ -4,12 +4,18 @@
 #![expect(clippy::unwrap_used, reason = "a test may end with a panic")]
 
 mod bypass;
+mod clock;
 mod drift;
 mod early;
 mod files;
+mod full;
 mod hung;
+mod killed;
 mod lifeline;
+mod memory;
 mod older;
+mod serving;
+mod steps;
 mod table;
 mod together;
 mod trial;

@@ -33,13 +33,21 @@ fn rows() -> Vec<Vec<&'static str>> {
 fn every_state_of_the_threat_model_has_a_test_that_is_there() {
     let mut all = BTreeSet::new();
     tests(Path::new(env!("CARGO_MANIFEST_DIR")), &mut all);
+    let named = |text: &'static str| text.split('`').skip(1).step_by(2).collect::<Vec<_>>();
+    for mode in ["observe", "audit", "enforce"] {
+        let walk = format!("each_state_in_{mode}_is_as_the_threat_model_says");
+        assert!(
+            MANUAL.contains(&format!("`{walk}`")) && all.contains(&walk),
+            "{walk}"
+        );
+    }
     let rows = rows();
     assert!(rows.len() >= 12, "{rows:?}");
     for row in rows {
-        assert_eq!(row.len(), 6, "{row:?}");
-        let named: Vec<&str> = row[5].split('`').skip(1).step_by(2).collect();
+        assert_eq!(row.len(), 7, "{row:?}");
+        let named = named(row[6]);
         assert!(
-            !named.is_empty() || row[5].starts_with("none: "),
+            !named.is_empty() || row[6].starts_with("none"),
             "no test behind {:?}",
             row[0]
         );

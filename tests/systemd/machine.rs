@@ -190,7 +190,17 @@ impl Machine {
 
     /// Wait until a unit is active with another main process than `before`.
     pub(crate) fn wait_active(&self, unit: &str, before: &str) -> Result<String> {
-        let deadline = Instant::now() + patience(Duration::from_secs(15));
+        self.wait_active_within(unit, before, Duration::from_secs(30))
+    }
+
+    /// The same for as long as that.
+    pub(crate) fn wait_active_within(
+        &self,
+        unit: &str,
+        before: &str,
+        limit: Duration,
+    ) -> Result<String> {
+        let deadline = Instant::now() + patience(limit);
         loop {
             let pid = self.main_pid(unit)?;
             if pid != "0" && pid != before && self.property(unit, "ActiveState")? == "active" {
@@ -215,6 +225,32 @@ impl Machine {
             std::thread::sleep(Duration::from_millis(30));
         }
         Ok(())
+    }
+
+    /// Have nft take so many seconds longer from now on.
+    pub(crate) fn slow_nft(&self, seconds: u32) -> Result<()> {
+        let script = r#"cd /usr/sbin && test -e nft.real || mv nft nft.real
+            printf '#!/bin/sh\nsleep %s\nexec /usr/sbin/nft.real "$@"\n' "$0" >nft.new && chmod 755 nft.new && mv nft.new nft"#;
+        self.must(&["sh", "-ec", script, &seconds.to_string()])
+            .map(drop)
+    }
+
+    /// The pid, seen from here, of what is that pid inside.
+    pub(crate) fn outer_pid(&self, inner: &str) -> Result<i32> {
+        let space = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+        let ours = space(&self.init.to_string());
+        let names = fs::read_dir("/proc")?
+            .flatten()
+            .map(|entry| entry.file_name());
+        for pid in names.filter_map(|name| name.into_string().ok()) {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+            let is = line.is_some_and(|all| all.split_whitespace().last() == Some(inner));
+            if is && space(&pid) == ours {
+                return Ok(pid.parse()?);
+            }
+        }
+        bail!("nobody is {inner} in there")
     }
 
     /// Replace the configuration.

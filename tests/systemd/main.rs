@@ -5,6 +5,8 @@ mod exposure;
 mod glass;
 mod machine;
 mod restart;
+mod states;
+mod watchdog;
 
 use anyhow::Result;
 use imds_guard_tests::{UPSTREAM_TOKEN, World, require};

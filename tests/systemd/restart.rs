@@ -12,11 +12,16 @@ use crate::machine::{Machine, text};
 use crate::{GUARD, POLICY, PROXY, VAULT, started};
 
 /// Many callers, and what became of each of them in the end.
-struct Load(Child);
+pub(crate) struct Load(Child);
 
 impl Load {
     /// Begins, as a unit of that name.
-    fn begin(machine: &Machine, unit: &str, threads: u32, options: &[&str]) -> Result<Self> {
+    pub(crate) fn begin(
+        machine: &Machine,
+        unit: &str,
+        threads: u32,
+        options: &[&str],
+    ) -> Result<Self> {
         let (name, threads) = (format!("--unit={unit}"), threads.to_string());
         let head = [
             "systemd-run",
@@ -40,7 +45,7 @@ impl Load {
     }
 
     /// What it counted, once it has been told to stop.
-    fn tally(self) -> Result<BTreeMap<String, u64>> {
+    pub(crate) fn tally(self) -> Result<BTreeMap<String, u64>> {
         let output = self.0.wait_with_output()?;
         let said = text(&output);
         ensure!(
@@ -59,7 +64,7 @@ impl Load {
     }
 }
 
-fn stop(machine: &Machine) {
+pub(crate) fn stop(machine: &Machine) {
     machine.must(&["touch", "/tmp/stop"]).expect("touch");
 }
 
@@ -92,7 +97,7 @@ fn kept(machine: &Machine, number: &str, seconds: u64) {
     }
 }
 
-fn report(line: &str) {
+pub(crate) fn report(line: &str) {
     let _nobody_listens = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
 }
 
@@ -263,7 +268,10 @@ fn who_hangs_is_killed_by_the_watchdog_and_serves_again() {
             unit,
         ];
         machine.must(&stop).unwrap();
-        machine.wait_active(unit, &before).unwrap();
+        // The watchdog waits for half a minute.
+        machine
+            .wait_active_within(unit, &before, Duration::from_secs(60))
+            .unwrap();
         assert!(
             machine.journal(unit).to_lowercase().contains("watchdog"),
             "{}",

@@ -36,6 +36,7 @@ pub(crate) const REST: &[Package] = &[
     package("iproute2", "the test world's interfaces"),
     package("util-linux", "setpriv, unshare, nsenter"),
     package("nftables", "guests and frames by netfilter; tests"),
+    package("strace", "ends processes at a step of theirs, in tests"),
     package("wrk", "load, in bench"),
     package("nginx-light", "the reverse proxy that bench compares with"),
     package("python3-venv", "a place for the real SDK"),

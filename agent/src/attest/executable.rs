@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use imds_guard_core::selector::{Key, Selectors};
 use imds_guard_ebpf::{CallerRecord, missing};
@@ -20,6 +21,9 @@ pub const KEYS: &[Key] = &[Key::UnixPath, Key::UnixSha256];
 
 /// Largest executable that is hashed: it takes the guard's time.
 const HASH_LIMIT: i64 = 512 << 20;
+
+/// And for how long it is read at most: everybody else waits meanwhile.
+const HASH_TIME: Duration = Duration::from_secs(10);
 
 /// Most digests that are kept.
 const CACHE_LIMIT: usize = 1024;
@@ -153,7 +157,8 @@ impl Hashes {
             return Err(format!("the executable is larger than {HASH_LIMIT} bytes"));
         }
         let mut file = File::from(exe);
-        let digest = sha256(&mut file).map_err(|e| format!("read the executable: {e}"))?;
+        let digest =
+            sha256(&mut file, HASH_TIME).map_err(|e| format!("read the executable: {e}"))?;
         let after = fstat(&file).map_err(|e| format!("fstat of the executable: {e}"))?;
         if stamp(&after) != before {
             return Err("the executable changed while it was read".to_owned());
@@ -178,13 +183,17 @@ fn stamp(is: &FileStat) -> Stamp {
     )
 }
 
-fn sha256(file: &mut File) -> std::io::Result<Arc<str>> {
+fn sha256(file: &mut impl Read, limit: Duration) -> std::io::Result<Arc<str>> {
+    let until = Instant::now() + limit;
     let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
     let mut buffer = vec![0; 1 << 16];
     loop {
         let read = file.read(&mut buffer)?;
         if read == 0 {
             break;
+        }
+        if Instant::now() > until {
+            return Err(std::io::Error::other("it takes too long"));
         }
         context.update(&buffer[..read]);
     }
@@ -227,8 +236,15 @@ mod tests {
         std::io::Write::write_all(&mut file, b"abc").unwrap();
         std::io::Seek::rewind(&mut file).unwrap();
         assert_eq!(
-            sha256(&mut file).unwrap().as_ref(),
+            sha256(&mut file, HASH_TIME).unwrap().as_ref(),
             "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
         );
+    }
+
+    #[test]
+    fn a_file_that_comes_too_slowly_is_given_up() {
+        let endless = &mut std::io::repeat(0);
+        let error = sha256(endless, Duration::from_millis(50)).unwrap_err();
+        assert!(error.to_string().contains("too long"), "{error}");
     }
 }

@@ -97,6 +97,7 @@ impl GuardError {
                 | I::NoCgroup2
                 | I::NotCgroup2 { .. }
                 | I::OutsideRoot { .. }
+                | I::OtherClock
                 | I::NoBpffs { .. }
                 | I::MissingFeature { .. }
                 | I::NoBtf { .. },

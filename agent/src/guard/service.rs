@@ -25,6 +25,7 @@ use crate::attest::Attestor;
 use crate::intercept::bypasses::Live;
 use crate::intercept::guests::{self, Guests};
 use crate::intercept::{self, Change, Events, Interceptor, Listeners, Namespaces, Older, Watch};
+use crate::notify::alive;
 use crate::sys::memory;
 use crate::sys::scm::Received;
 use crate::sys::sockopt;
@@ -92,6 +93,7 @@ pub(super) struct Told {
 #[derive(Debug)]
 struct Signals {
     hangup: Signal,
+    reopen: Signal,
     terminate: Signal,
     interrupt: Signal,
 }
@@ -100,6 +102,7 @@ struct Signals {
 enum Event {
     Reload,
     Asked(std::io::Result<Asking>),
+    Reopen,
     End(&'static str),
     Message(std::io::Result<Received>),
     Knock(std::io::Result<Seam>),
@@ -172,7 +175,7 @@ impl Guard {
             sweep: interval(SWEEP),
             since: jiff::Timestamp::now(),
             pulse: interval(PULSE),
-            watchdog: sd_notify::watchdog_enabled().map(|every| interval(every / 2)),
+            watchdog: sd_notify::watchdog_enabled().map(|limit| interval(limit / 4)),
             _lock: lock,
             options,
         };
@@ -197,6 +200,7 @@ impl Guard {
             match self.next(&mut buffer).await {
                 Event::Reload => self.reload(),
                 Event::Asked(asking) => self.asked(asking),
+                Event::Reopen => self.reopen_audit(),
                 Event::End(signal) => {
                     self.end(signal).await;
                     return Ok(());
@@ -226,7 +230,7 @@ impl Guard {
                     self.look_at_bypasses();
                     self.look_for_drift();
                 }
-                Event::Watchdog => notify(&[NotifyState::Watchdog]),
+                Event::Watchdog => alive(),
             }
         }
     }
@@ -236,9 +240,11 @@ impl Guard {
             biased;
             _ = self.signals.terminate.recv() => Event::End("SIGTERM"),
             _ = self.signals.interrupt.recv() => Event::End("SIGINT"),
+            // Before what may come without end.
+            () = tick(&mut self.watchdog) => Event::Watchdog,
             _ = self.signals.hangup.recv() => Event::Reload,
             asking = self.control.accept() => Event::Asked(asking),
-            () = tick(&mut self.watchdog) => Event::Watchdog,
+            _ = self.signals.reopen.recv() => Event::Reopen,
             () = ended(self.proxy.as_ref()) => Event::ProxyEnded,
             () = at(self.again_at) => Event::StartProxy,
             () = at(self.overdue_at) => Event::Overdue,
@@ -484,6 +490,7 @@ impl Signals {
         let on = |kind| signal(kind).map_err(GuardError::Runtime);
         Ok(Self {
             hangup: on(SignalKind::hangup())?,
+            reopen: on(SignalKind::user_defined1())?,
             terminate: on(SignalKind::terminate())?,
             interrupt: on(SignalKind::interrupt())?,
         })

@@ -116,6 +116,26 @@ pub fn attach_root(configured: Option<&Path>) -> Result<PathBuf, InterceptError>
     }
 }
 
+/// Whether our monotonic clock is the one that the kernel's programs read: the lease is a time of it. In a time namespace it may be
+/// another, and a lease would end at once or not for days.
+///
+/// # Errors
+/// [`InterceptError::OtherClock`].
+pub fn kernels_clock() -> Result<(), InterceptError> {
+    // Without the file the kernel has no such namespaces.
+    let offsets = fs::read_to_string("/proc/self/timens_offsets").unwrap_or_default();
+    if is_kernels_clock(&offsets) {
+        Ok(())
+    } else {
+        Err(InterceptError::OtherClock)
+    }
+}
+
+fn is_kernels_clock(offsets: &str) -> bool {
+    let numbers = |line: &str| line.split_whitespace().skip(1).all(|number| number == "0");
+    offsets.lines().all(numbers)
+}
+
 /// The cgroup id of a cgroup v2 directory: its inode number.
 ///
 /// # Errors
@@ -163,6 +183,14 @@ pub(super) fn make_private(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_with_an_offset_is_not_the_kernels() {
+        let plain = "monotonic           0         0\nboottime            0         0\n";
+        assert!(is_kernels_clock(plain) && is_kernels_clock(""));
+        assert!(!is_kernels_clock(&plain.replacen(" 0", " -1", 1)));
+        assert!(!is_kernels_clock("boottime 0 5\n"));
+    }
 
     #[test]
     fn finds_cgroup2_wherever_it_is_mounted() {

@@ -42,6 +42,11 @@ pub enum InterceptError {
         /// The attach root.
         root: PathBuf,
     },
+    /// A time namespace with an offset.
+    #[error(
+        "imds-guard runs in a time namespace whose clocks are not the kernel's (/proc/self/timens_offsets): start it outside"
+    )]
+    OtherClock,
     /// No bpffs where the pins go.
     #[error(
         "{path} is not on a bpf file system: `mount -t bpf bpf /sys/fs/bpf`, or name one with --pin-dir"

@@ -9,8 +9,12 @@
 use std::{
     io::{self, Write as _},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Output, Stdio},
+    sync::mpsc::{RecvTimeoutError, channel},
+    time::Duration,
 };
+
+use crate::{notify, sys::pidfd::PidFd};
 
 /// The name of our table in each family.
 pub const TABLE: &str = "imds_guard";
@@ -22,6 +26,9 @@ const PLACES: [&str; 4] = [
     "/usr/bin/nft",
     "/usr/local/sbin/nft",
 ];
+
+/// How long nft may take: milliseconds, and on a starved machine some seconds. The guard's loop waits for it.
+const LIMIT: Duration = Duration::from_secs(10);
 
 /// Why netfilter has not what it should have. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +42,9 @@ pub enum NftError {
     /// It refused the script.
     #[error("nft refused the rules: {0}")]
     Refused(String),
+    /// It didn't end, and was killed.
+    #[error("nft has not ended within {} s and was killed", LIMIT.as_secs())]
+    Late,
 }
 
 /// Runs `script` as one transaction, in the calling thread's network namespace: all of it is in force then, or nothing.
@@ -103,7 +113,7 @@ pub fn program() -> Result<PathBuf, NftError> {
 }
 
 fn run(arguments: &[&str], input: &str) -> Result<String, NftError> {
-    let mut child = Command::new(program()?)
+    let child = Command::new(program()?)
         .args(arguments)
         .env_clear()
         .stdin(Stdio::piped())
@@ -111,14 +121,10 @@ fn run(arguments: &[&str], input: &str) -> Result<String, NftError> {
         .stderr(Stdio::piped())
         .spawn()
         .map_err(NftError::Run)?;
-    if let Some(mut stdin) = child.stdin.take()
-        && let Err(error) = stdin.write_all(input.as_bytes())
-        // It ends before it has read all where it doesn't like what it reads: then it says so.
-        && error.kind() != io::ErrorKind::BrokenPipe
-    {
-        return Err(NftError::Run(error));
-    }
-    let output = child.wait_with_output().map_err(NftError::Run)?;
+    notify::alive();
+    let output = within(LIMIT, child, input).map_err(NftError::Run)?;
+    notify::alive();
+    let output = output.ok_or(NftError::Late)?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
@@ -128,6 +134,43 @@ fn run(arguments: &[&str], input: &str) -> Result<String, NftError> {
         Some(line) => line.trim().to_owned(),
         None => output.status.to_string(),
     }))
+}
+
+/// Gives it `input` and takes what it says. `None`: it had not ended after so long, and has been killed.
+fn within(limit: Duration, mut child: Child, input: &str) -> io::Result<Option<Output>> {
+    let (ended, waits) = channel::<()>();
+    let watch = |pidfd: PidFd| {
+        let watch = move || {
+            let late = waits.recv_timeout(limit) == Err(RecvTimeoutError::Timeout);
+            if late {
+                let _gone_already = pidfd.kill();
+            }
+            late
+        };
+        std::thread::Builder::new()
+            .stack_size(64 << 10)
+            .spawn(watch)
+    };
+    let watching = PidFd::open(child.id())
+        .map_err(io::Error::from)
+        .and_then(watch);
+    let watching = watching.inspect_err(|_| {
+        // Nobody would end it.
+        drop(child.kill());
+        drop(child.wait());
+    })?;
+    let said = child
+        .stdin
+        .take()
+        .map(|mut to| to.write_all(input.as_bytes()));
+    let output = child.wait_with_output();
+    drop(ended);
+    let late = watching.join().unwrap_or(true);
+    match said {
+        // It ends before it has read all where it doesn't like what it reads: then it says so.
+        Some(Err(error)) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+        _ => Ok((!late).then_some(output?)),
+    }
 }
 
 #[cfg(test)]
@@ -140,6 +183,29 @@ mod tests {
             replacing("netdev", "chain a { }"),
             "table netdev imds_guard\ndelete table netdev imds_guard\ntable netdev imds_guard {\nchain a { }\n}\n"
         );
+    }
+
+    fn program_that(does: &str) -> Child {
+        let mut command = Command::new("sh");
+        command.args(["-c", does]).stdin(Stdio::piped());
+        command.stdout(Stdio::piped()).spawn().unwrap()
+    }
+
+    #[test]
+    fn who_does_not_end_is_killed_and_who_is_slow_is_waited_for() {
+        let began = std::time::Instant::now();
+        let short = Duration::from_millis(200);
+        assert!(
+            within(short, program_that("exec sleep 60"), "x")
+                .unwrap()
+                .is_none()
+        );
+        assert!(began.elapsed() < Duration::from_secs(30));
+        let slow = program_that("sleep 0.3; exec cat");
+        let output = within(Duration::from_secs(60), slow, "said")
+            .unwrap()
+            .unwrap();
+        assert_eq!(output.stdout, b"said");
     }
 
     #[test]

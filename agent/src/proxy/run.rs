@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::LocalOptions;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::task::{JoinSet, spawn_local};
+use tokio::task::{JoinError, JoinSet, spawn_local};
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
@@ -57,6 +57,9 @@ pub enum ProxyError {
     /// The runtime, a listener or a socket.
     #[error("can't start serving: {0}")]
     Io(#[from] std::io::Error),
+    /// A defect has ended what everybody needs: connections would be taken by nobody, or records written by nobody.
+    #[error("a task that all callers need has failed: {0}")]
+    Defect(#[source] JoinError),
 }
 
 /// Connects to the guard's socket.
@@ -197,38 +200,48 @@ pub(super) async fn serve(serving: Serving, seam: Rc<Seam>) -> Result<(), ProxyE
         issuer,
     } = serving;
     let published = Rc::<Published>::default();
-    let mut accepting = JoinSet::new();
+    // Those that all callers need.
+    let mut tasks = JoinSet::new();
     for listener in listeners {
-        accepting.spawn_local(accept_from(Rc::clone(&proxy), listener));
+        tasks.spawn_local(accept_from(Rc::clone(&proxy), listener));
     }
     if let Some(issuer) = issuer {
-        accepting.spawn_local(published::serve(Rc::clone(&published), issuer));
+        tasks.spawn_local(published::serve(Rc::clone(&published), issuer));
     }
-    spawn_local(Rc::clone(&proxy.sink).run());
+    tasks.spawn_local(Rc::clone(&proxy.sink).run());
     let (pushing, mut pushed) = mpsc::unbounded_channel();
     let broken = spawn_local(async move { seam.run(pushing).await });
     let mut terminate = signal(SignalKind::terminate())?;
     let taken = loop {
         let push = tokio::select! {
             _ = terminate.recv() => break Ok(End::Told),
+            Some(ended) = tasks.join_next() => match sound(ended) {
+                // Of a listener whose namespace is gone.
+                Ok(()) => continue,
+                Err(defect) => break Err(defect),
+            },
             push = pushed.recv() => push,
         };
-        // Those whose namespaces are gone.
-        while accepting.try_join_next().is_some() {}
         let Some(push) = push else {
             break Ok(End::Broken);
         };
-        if let Err(error) = take(&proxy, &published, &mut accepting, push) {
+        if let Err(error) = take(&proxy, &published, &mut tasks, push) {
             break Err(error);
         }
     };
-    drop(accepting);
+    drop(tasks);
     last_answers(&proxy).await;
     proxy.sink.flush();
     match taken? {
         End::Told => Ok(()),
         End::Broken => Err(broken.await.map_or(Broken::Closed, |broken| broken).into()),
     }
+}
+
+/// A panic of one of those is the end of the process: whoever starts it again serves all callers, where it would go on with some
+/// of them waiting for ever. (That of a connection ends the connection.)
+fn sound(ended: Result<(), JoinError>) -> Result<(), ProxyError> {
+    ended.map_err(ProxyError::Defect)
 }
 
 /// Why serving ends.
@@ -270,13 +283,13 @@ async fn accept_from_guest(proxy: Rc<Proxy>, listener: TcpListener, guest: Rc<se
 fn take(
     proxy: &Rc<Proxy>,
     published: &Published,
-    accepting: &mut JoinSet<()>,
+    tasks: &mut JoinSet<()>,
     push: Reply,
 ) -> Result<(), ProxyError> {
     match push.answer {
         Answer::Listeners(_) => {
             for fd in push.fds {
-                accepting.spawn_local(accept_from(Rc::clone(proxy), listener(fd.into())?));
+                tasks.spawn_local(accept_from(Rc::clone(proxy), listener(fd.into())?));
             }
         }
         Answer::Guests(guests) => {
@@ -284,7 +297,7 @@ fn take(
             for guest in guests.guests.into_iter().map(Rc::new) {
                 for fd in fds.by_ref().take(usize::from(guest.listeners)) {
                     let listener = listener(fd.into())?;
-                    accepting.spawn_local(accept_from_guest(
+                    tasks.spawn_local(accept_from_guest(
                         Rc::clone(proxy),
                         listener,
                         Rc::clone(&guest),
@@ -324,4 +337,19 @@ fn descriptors() -> usize {
         .unwrap_or(usize::MAX)
         .saturating_sub(RESERVE)
         / 2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_all_callers_need_ends_the_process_when_it_panics() {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async { panic!("defect") });
+        let ended = tasks.join_next().await.unwrap();
+        assert!(matches!(sound(ended), Err(ProxyError::Defect(_))));
+        tasks.spawn(async {});
+        assert!(sound(tasks.join_next().await.unwrap()).is_ok());
+    }
 }

@@ -120,6 +120,18 @@ impl PidFd {
         Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 
+    /// Ends the process (SIGKILL), and never one that has its number by now.
+    ///
+    /// # Errors
+    /// `ESRCH` when it has ended, `EPERM`.
+    pub fn kill(&self) -> Result<(), Errno> {
+        let (fd, signal) = (self.0.as_raw_fd(), libc::SIGKILL);
+        let none = std::ptr::null::<libc::siginfo_t>();
+        // SAFETY: takes three integers and a pointer that may be null.
+        let done = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, none, 0u32) };
+        Errno::result(done).map(drop)
+    }
+
     /// Whether the whole process has exited (a zombie counts as exited).
     ///
     /// # Errors

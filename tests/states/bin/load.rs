@@ -85,9 +85,26 @@ fn ask(mut stream: TcpStream, target: &str) -> io::Result<String> {
         stream,
         "GET {target} HTTP/1.1\r\nHost: 169.254.169.254\r\nMetadata: true\r\nConnection: close\r\n\r\n"
     )?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer)?;
+    let (mut answer, mut buffer) = (Vec::new(), [0; 4096]);
+    // The real service keeps its connections.
+    while !is_whole(&answer) {
+        match stream.read(&mut buffer)? {
+            0 => break,
+            read => answer.extend_from_slice(&buffer[..read]),
+        }
+    }
     Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+fn is_whole(answer: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(answer).to_ascii_lowercase();
+    let Some((head, body)) = text.split_once("\r\n\r\n") else {
+        return false;
+    };
+    let length = head
+        .split("\r\n")
+        .find_map(|l| l.strip_prefix("content-length: "));
+    length.is_some_and(|length| length.parse() == Ok(body.len()))
 }
 
 #[expect(clippy::print_stdout, reason = "its one way to answer")]

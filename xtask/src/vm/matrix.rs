@@ -223,6 +223,8 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
     left_out("kernel_interception cost::", NO_TIME),
     left_out("kernel_interception race::", MASS),
     left_out("kernel_spaces many::", MASS),
+    left_out("kernel_states killed::", MASS),
+    left_out("kernel_states serving::", MASS),
     left_out("security flood::", MASS),
     left_out("security canary::", NO_KERNEL),
     left_out("security http::", NO_KERNEL),

@@ -9,6 +9,7 @@ use crate::guard::notify::notify;
 use crate::guard::policy::Policy;
 use crate::guard::{GuardError, now};
 use crate::issuer::Issuer;
+use crate::notify::alive;
 
 impl Guard {
     /// SIGHUP: a new policy, or none: whatever is wrong with the files, the last good policy stays.
@@ -35,17 +36,21 @@ impl Guard {
         }
         let first_line = |why: &String| why.lines().next().unwrap_or_default().to_owned();
         self.tell_status(done.as_ref().err().map(first_line));
+        alive();
         done
     }
 
     /// The policy of the files, as the next epoch.
     pub(super) fn of_the_files(&self) -> Result<Policy, GuardError> {
         let next = self.answers.policy.epoch + 1;
-        Ok(Policy::load(&self.options.config, next)?)
+        let loaded = Policy::load(&self.options.config, next);
+        // Each part of a reload has its time, and nft gives signs of its own.
+        alive();
+        Ok(loaded?)
     }
 
-    /// Whatever becomes of the policy: who rotates logs sends the same signal.
-    fn reopen_audit(&mut self) {
+    /// Whatever becomes of the policy, for who rotates logs may know of this signal alone. SIGUSR1 asks for no more than this.
+    pub(super) fn reopen_audit(&mut self) {
         let reopened = self.answers.audit.reopen().and_then(|anew| {
             let fd = anew.then(|| self.answers.audit.fd().try_clone_to_owned());
             fd.transpose()
@@ -68,6 +73,7 @@ impl Guard {
     pub(super) fn adopt(&mut self, policy: Policy) -> Result<(), GuardError> {
         self.adopt_settings(&policy)?;
         self.answers.interceptor.set_lifelines(policy.lifelines());
+        alive();
         self.answers.attestor.wants_hash(policy.wants_hash);
         tracing::info!(epoch = policy.epoch, digest = %policy.digest, "policy reloaded");
         self.answers.policy = policy;

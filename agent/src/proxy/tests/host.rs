@@ -75,14 +75,21 @@ document = "web"
 
 /// What the test says that the kernel recorded.
 #[derive(Debug)]
-pub(super) struct Recorded(RefCell<Option<CallerRecord>>, Cell<bool>);
+pub(super) struct Recorded {
+    record: RefCell<Option<CallerRecord>>,
+    may_dial: Cell<bool>,
+    /// There is a defect behind it.
+    panics: Cell<bool>,
+}
 
 impl Kernel for Recorded {
     fn record(&self, _: BorrowedFd<'_>) -> io::Result<Option<CallerRecord>> {
-        Ok(*self.0.borrow())
+        assert!(!self.panics.get(), "defect");
+        Ok(*self.record.borrow())
     }
     fn mark_upstream(&self, _: BorrowedFd<'_>, _: u32) -> io::Result<()> {
-        if self.1.get() {
+        assert!(!self.panics.get(), "defect");
+        if self.may_dial.get() {
             return Ok(());
         }
         Err(io::Error::other("this test of the proxy dials nothing"))
@@ -281,7 +288,11 @@ impl Host {
         std::thread::spawn(move || working.work());
         let (pushed, memfd) = policy(1, text);
         let policy = Policy::receive(&pushed, vec![memfd], 0).unwrap();
-        let kernel = Rc::new(Recorded(RefCell::new(Some(ourselves())), Cell::new(false)));
+        let kernel = Rc::new(Recorded {
+            record: RefCell::new(Some(ourselves())),
+            may_dial: Cell::new(false),
+            panics: Cell::new(false),
+        });
         let seam = Seam::new(ours).unwrap();
         let proxy = Proxy::new(
             Rc::clone(&kernel) as Rc<dyn Kernel>,
@@ -311,12 +322,17 @@ impl Host {
 
     /// What the kernel says from now on.
     pub(super) fn record(&self, record: Option<CallerRecord>) {
-        *self.kernel.0.borrow_mut() = record;
+        *self.kernel.record.borrow_mut() = record;
     }
 
     /// Lets the proxy dial the upstream that the record names.
     pub(super) fn may_dial(&self) {
-        self.kernel.1.set(true);
+        self.kernel.may_dial.set(true);
+    }
+
+    /// Whether whatever looks at the kernel panics from now on.
+    pub(super) fn panics(&self, does: bool) {
+        self.kernel.panics.set(does);
     }
 
     pub(super) async fn connect(&self) -> Caller {

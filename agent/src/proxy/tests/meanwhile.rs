@@ -382,3 +382,51 @@ async fn under_a_new_policy_a_known_process_is_attested_anew() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_panic_ends_the_connection_that_it_is_of_with_a_record_and_no_other() {
+    let service = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = service.local_addr().unwrap().port();
+    with(&forwarding(port), 16, async |host| {
+        host.record(Some(CallerRecord {
+            address: imds_guard_ebpf::mapped([127, 0, 0, 1]),
+            port,
+            ..ourselves()
+        }));
+        let from = |target: &str| {
+            format!("GET {target} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nMetadata: true\r\n\r\n")
+                .into_bytes()
+        };
+        let (target, denied) = (
+            from(TOKEN_TARGET),
+            from(&TOKEN_TARGET.replace("vault", "other")),
+        );
+        let mut other = host.connect().await;
+        other.send(&denied).await;
+        assert_eq!(other.answer().await.status, 403);
+        // More of them than there are seats.
+        for _ in 0..8 {
+            let mut caller = host.connect().await;
+            // Accepted, and in the middle of its exchange by the time that the defect shows.
+            caller.send(&denied).await;
+            assert_eq!(caller.answer().await.status, 403);
+            host.panics(true);
+            caller.send(&target).await;
+            assert!(caller.is_closed().await);
+            // Before anything is known of a caller.
+            assert!(host.connect().await.is_closed().await);
+            host.panics(false);
+        }
+        let aborted = host
+            .audit()
+            .iter()
+            .filter(|r| r["outcome"] == "aborted")
+            .count();
+        assert_eq!(aborted, 8, "{}", host.audit_text());
+        // The others go on, and it doesn't stick to what is shared: the next flight is a flight.
+        other.send(&target).await;
+        let status = other.answer().await.status;
+        assert!(status >= 500, "{status}: {}", host.audit_text());
+    })
+    .await;
+}
