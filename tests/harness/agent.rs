@@ -18,6 +18,7 @@ pub struct Agent<'w> {
     config: String,
     arguments: Vec<String>,
     log: Option<String>,
+    root: PathBuf,
 }
 
 impl<'w> Agent<'w> {
@@ -27,6 +28,7 @@ impl<'w> Agent<'w> {
             config: String::new(),
             arguments: Vec::new(),
             log: None,
+            root: world.cgroup().into(),
         }
     }
 
@@ -44,6 +46,12 @@ impl<'w> Agent<'w> {
     pub fn argument(mut self, argument: &str) -> Self {
         self.arguments.push(argument.to_owned());
         self
+    }
+
+    /// Guarding this cgroup, below the world's.
+    #[must_use]
+    pub fn guarding(self, root: PathBuf) -> Self {
+        Self { root, ..self }
     }
 
     /// With this `RUST_LOG`.
@@ -98,6 +106,13 @@ impl<'w> Agent<'w> {
         })
     }
 
+    /// A cgroup below the guarded one.
+    fn below(&self, name: &str) -> Result<PathBuf> {
+        let cgroup = self.root.join(name);
+        fs::create_dir_all(&cgroup).with_context(|| cgroup.display().to_string())?;
+        Ok(cgroup)
+    }
+
     fn command(&self) -> Result<Command> {
         let directory = self.world.directory();
         let program = self.world.show(&binary("imds-guard")?, "imds-guard")?;
@@ -105,7 +120,7 @@ impl<'w> Agent<'w> {
         // Below the root that it guards, or the kernel never hands a record over on the accepting side.
         command
             .args(["-c", r#"echo 0 > "$0/cgroup.procs" && exec "$@""#])
-            .arg(self.world.cgroup_below("agent")?);
+            .arg(self.below("agent")?);
         command
             .arg(program)
             .arg("run")
@@ -118,7 +133,7 @@ impl<'w> Agent<'w> {
             .arg(directory.join("run"));
         command
             .arg("--cgroup-root")
-            .arg(self.world.cgroup())
+            .arg(&self.root)
             .arg("--pin-dir")
             .arg(directory.join("bpf/imds-guard"));
         // The package makes a user for the proxy; a machine under test has none.

@@ -6,8 +6,10 @@
 mod drift;
 mod early;
 mod files;
+mod foreign;
 mod hung;
 mod older;
+mod others;
 mod table;
 mod together;
 
