@@ -383,11 +383,11 @@ fn one_at_a_cgroup_above_is_told_and_runs_after_ours() {
     assert_eq!(asks(&granted), Gets::Served);
     assert_eq!(asks(&not), Gets::Denied);
     let (state, subjects) = doctor(&world, &root).unwrap();
-    assert_eq!(
-        state, "weak",
-        "it could aim at the address again: {subjects:?}"
-    );
+    assert_eq!(state, "weak", "{subjects:?}");
     assert!(stage.azure.received().is_empty());
+    // Why it is: nothing of ours comes behind it.
+    let _balancer = Foreign::attach(BALANCE, world.cgroup(), How::Multi).unwrap();
+    assert_eq!(asks_service(&not), Gets::Untouched);
 }
 
 #[test]

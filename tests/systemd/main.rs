@@ -2,6 +2,7 @@
 
 mod boot;
 mod machine;
+mod platform;
 mod restart;
 
 use anyhow::Result;
