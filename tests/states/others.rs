@@ -5,7 +5,7 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;
 use std::process::{Child, Command};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use imds_guard_tests::{AgentProcess, FakeAzure, Workload, World, binary, kernel_is_at_least};
@@ -100,9 +100,10 @@ impl Drop for Proxy {
     }
 }
 
-/// What somebody gets who asks for a token at a service's address.
+/// What somebody gets who asks for a token at a service's address; waits three seconds for a connection.
 fn asks_service(who: &Workload<'_>) -> Gets {
-    let answer = who.connect(&SERVICE.to_string()).and_then(|mut caller| {
+    let connected = who.connect_with(&SERVICE.to_string(), &["--within=3000"]);
+    let answer = connected.and_then(|mut caller| {
         let head =
             format!("GET {TOKEN} HTTP/1.1\r\nHost: 169.254.169.254\r\nMetadata: true\r\n\r\n");
         caller.send(head.as_bytes())?;
@@ -385,9 +386,12 @@ fn one_at_a_cgroup_above_is_told_and_runs_after_ours() {
     let (state, subjects) = doctor(&world, &root).unwrap();
     assert_eq!(state, "weak", "{subjects:?}");
     assert!(stage.azure.received().is_empty());
-    // Why it is: nothing of ours comes behind it.
+    // Why it is: no program of ours at connect() comes behind it. Its packets are dropped.
     let _balancer = Foreign::attach(BALANCE, world.cgroup(), How::Multi).unwrap();
-    assert_eq!(asks_service(&not), Gets::Untouched);
+    let began = Instant::now();
+    assert_eq!(asks_service(&not), Gets::Other);
+    assert!(began.elapsed() >= Duration::from_secs(3));
+    assert!(stage.azure.received().is_empty());
 }
 
 #[test]
