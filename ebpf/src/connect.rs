@@ -1,4 +1,5 @@
-//! `connect()`: other destinations go on untouched and cheaply; a guarded one is steered, refused or noted.
+//! `connect()`: other destinations go on untouched and cheaply; a guarded one is steered, refused or noted. Attached so that it runs
+//! after all others there: whatever they make of a destination, this judges what is dialled in the end.
 //!
 //! The two programs have bodies of their own because the verifier refuses a `user_ip6` access in a connect4 program;
 //! all that follows the address is shared and monomorphic per family of listener.
@@ -21,7 +22,7 @@ use aya_ebpf::{
     programs::SockAddrContext,
 };
 use imds_guard_ebpf::{
-    AF_INET, AF_INET6, CallerRecord, Cause, Counter, EARLY_MARK, Endpoint, EndpointKey,
+    AF_INET, AF_INET6, AHEAD, CallerRecord, Cause, Counter, EARLY_MARK, Endpoint, EndpointKey,
     LISTENER_MARK, LOOPBACK, Mode, NAT64, ObserveEvent, Pass, Scope,
 };
 
@@ -47,7 +48,7 @@ const LOOPBACK4: u32 = 0x7f00_0001u32.to_be();
 pub(crate) const LOOPBACK6: u32 = 1u32.to_be();
 
 /// What the program tells the kernel.
-enum Verdict {
+pub(crate) enum Verdict {
     /// As without us.
     Untouched,
     /// Aim at the listener.
@@ -66,15 +67,23 @@ pub(crate) fn connect4(ctx: SockAddrContext) -> i32 {
     match judge::<false>(&ctx, words, port, AF_INET) {
         Verdict::Untouched => 1,
         Verdict::Refuse(errno) => refuse(errno),
-        Verdict::Steer => {
-            // SAFETY: connect4 may write these two.
-            unsafe {
-                (*sa).user_ip4 = LOOPBACK4;
-                (*sa).user_port = u32::from(proxy_port().to_be());
-            }
-            1
-        }
+        // SAFETY: a connect4 program's context.
+        Verdict::Steer => unsafe { aim4(sa) },
     }
+}
+
+/// Aims at the IPv4 listener.
+///
+/// # Safety
+/// `sa` is the context of a connect4 program.
+#[inline(always)]
+pub(crate) unsafe fn aim4(sa: *mut bpf_sock_addr) -> i32 {
+    // SAFETY: connect4 may write these two.
+    unsafe {
+        (*sa).user_ip4 = LOOPBACK4;
+        (*sa).user_port = u32::from(proxy_port().to_be());
+    }
+    1
 }
 
 /// IPv6 sockets; `::ffff:a.b.c.d` is IPv4 and goes to the IPv4 listener, and so does what NAT64 would make of it.
@@ -92,23 +101,31 @@ pub(crate) fn connect6(ctx: SockAddrContext) -> i32 {
     match verdict {
         Verdict::Untouched => 1,
         Verdict::Refuse(errno) => refuse(errno),
-        Verdict::Steer => {
-            let (third, fourth) = if is_mapped {
-                (MAPPED, LOOPBACK4)
-            } else {
-                (0, LOOPBACK6)
-            };
-            // SAFETY: connect6 may write these; volatile as above.
-            unsafe {
-                write_volatile(addr_of_mut!((*sa).user_ip6[0]), 0);
-                write_volatile(addr_of_mut!((*sa).user_ip6[1]), 0);
-                write_volatile(addr_of_mut!((*sa).user_ip6[2]), third);
-                write_volatile(addr_of_mut!((*sa).user_ip6[3]), fourth);
-                (*sa).user_port = u32::from(proxy_port().to_be());
-            }
-            1
-        }
+        // SAFETY: a connect6 program's context.
+        Verdict::Steer => unsafe { aim6(sa, is_mapped) },
     }
+}
+
+/// Aims at the IPv6 listener, or as a mapped address at the IPv4 one.
+///
+/// # Safety
+/// `sa` is the context of a connect6 program.
+#[inline(always)]
+pub(crate) unsafe fn aim6(sa: *mut bpf_sock_addr, mapped: bool) -> i32 {
+    let (third, fourth) = if mapped {
+        (MAPPED, LOOPBACK4)
+    } else {
+        (0, LOOPBACK6)
+    };
+    // SAFETY: connect6 may write these; volatile as in `dialled6`.
+    unsafe {
+        write_volatile(addr_of_mut!((*sa).user_ip6[0]), 0);
+        write_volatile(addr_of_mut!((*sa).user_ip6[1]), 0);
+        write_volatile(addr_of_mut!((*sa).user_ip6[2]), third);
+        write_volatile(addr_of_mut!((*sa).user_ip6[3]), fourth);
+        (*sa).user_port = u32::from(proxy_port().to_be());
+    }
+    1
 }
 
 /// # Safety
@@ -189,13 +206,18 @@ pub(crate) fn bytes(words: [u32; 4]) -> [u8; 16] {
 fn elsewhere(ctx: &SockAddrContext, words: [u32; 4], port: u32) -> Verdict {
     // Once: of two loads of it LLVM makes one address, and arithmetic on the context is refused.
     let sk = sk(ctx);
+    let to_listener = port == u32::from(proxy_port());
+    // SAFETY: the context's own socket.
+    if to_listener && unsafe { steered_ahead(sk) } {
+        return Verdict::Untouched;
+    }
     // SAFETY: the context's own socket.
     if unsafe { socket::device(sk) == LOOPBACK && was_rebound(sk) } {
         // It was confined to another device: the loopback's services are as much out of its reach as the rest.
         count(Counter::Rebound);
         return Verdict::Refuse(EACCES);
     }
-    if port == u32::from(proxy_port()) {
+    if to_listener {
         // SAFETY: the same.
         unsafe { forget(sk) };
         // Nobody has any business there, and its queue is for those who are steered. IPv4's listener stands for both.
@@ -205,6 +227,26 @@ fn elsewhere(ctx: &SockAddrContext, words: [u32; 4], port: u32) -> Verdict {
         }
     }
     Verdict::Untouched
+}
+
+/// Whether `ahead.rs` has steered the context's socket in this very connect(): all is done then. Asked once.
+///
+/// # Safety
+/// `sk` is the context's socket.
+#[inline(always)]
+unsafe fn steered_ahead(sk: *mut c_void) -> bool {
+    // SAFETY: look-up only, on the context's own socket.
+    let stored = unsafe { bpf_sk_storage_get(records(), sk, null_mut(), 0) };
+    let stored = stored as *mut CallerRecord;
+    if stored.is_null() {
+        return false;
+    }
+    // SAFETY: non-null, the map's value; the socket is locked, so nobody else writes it.
+    unsafe {
+        let steered = (*stored).missing & AHEAD != 0;
+        (*stored).missing &= !AHEAD;
+        steered
+    }
 }
 
 /// Whether we have bound the context's socket, once steered and disconnected since, to the loopback.
@@ -226,7 +268,7 @@ unsafe fn was_rebound(sk: *mut c_void) -> bool {
 /// # Safety
 /// `sk` is the context's socket.
 #[inline(always)]
-unsafe fn forget(sk: *mut c_void) {
+pub(crate) unsafe fn forget(sk: *mut c_void) {
     // SAFETY: as promised; a missing entry is fine.
     unsafe { bpf_sk_storage_delete(records(), sk) };
 }
@@ -237,6 +279,35 @@ pub(crate) fn sk(ctx: &SockAddrContext) -> *mut c_void {
     unsafe { (*ctx.sock_addr).__bindgen_anon_1.sk.cast() }
 }
 
+/// What becomes of a connect to a guarded (address, port).
+pub(crate) enum Outcome {
+    /// The proxy's own.
+    Exempt,
+    /// Not our business in `observe`.
+    Observed,
+    /// To the listener; the device that the socket was bound to.
+    Steer(u32),
+    /// Somebody with root's power, or a lifeline, lets it through.
+    LetThrough(Counter),
+    /// It can't be steered, and `audit` lets it pass.
+    Passed(Counter),
+    /// Its unit may pass until the guard runs.
+    Early,
+    /// It can't be steered.
+    Refused(Counter),
+}
+
+impl Outcome {
+    /// What the caller is told where it is refused.
+    #[inline(always)]
+    pub(crate) fn errno(why: Counter) -> i32 {
+        match why {
+            Counter::NotTcp | Counter::BoundToDevice => EACCES,
+            _ => ECONNREFUSED,
+        }
+    }
+}
+
 /// A connect to a guarded (address, port).
 #[inline(always)]
 fn guarded<const V6: bool>(
@@ -245,51 +316,69 @@ fn guarded<const V6: bool>(
     family: u16,
     endpoint: Endpoint,
 ) -> Verdict {
-    if carries_upstream_mark(ctx, endpoint.id) {
-        count(Counter::UpstreamExempt);
-        return Verdict::Untouched;
-    }
     let to = Dialled {
         key,
         family,
         endpoint_id: endpoint.id,
     };
-    let audited = endpoint.mode == Mode::Audit as u32;
-    if endpoint.mode == Mode::Observe as u32 {
-        count(Counter::Observed);
-        note(ctx, &to, endpoint.mode, Counter::Observed);
-        return Verdict::Untouched;
-    }
-    if let Some(why) = passes(ctx, endpoint.id) {
-        count(why);
-        note(ctx, &to, endpoint.mode, why);
-        return Verdict::Untouched;
-    }
-    // SAFETY: the context's own socket.
-    let device = unsafe { socket::device(sk(ctx)) };
-    match obstacle::<V6>(ctx, device, audited) {
-        None => steer(ctx, &to, device),
-        Some(why) if audited && lets_pass(why, &endpoint) => {
+    match outcome::<V6>(ctx, endpoint) {
+        Outcome::Exempt => {
+            count(Counter::UpstreamExempt);
+            Verdict::Untouched
+        }
+        Outcome::Observed => {
+            count(Counter::Observed);
+            note(ctx, &to, endpoint.mode, Counter::Observed);
+            Verdict::Untouched
+        }
+        Outcome::LetThrough(why) => {
+            count(why);
+            note(ctx, &to, endpoint.mode, why);
+            Verdict::Untouched
+        }
+        Outcome::Steer(device) => steer(ctx, &to, device, 0),
+        Outcome::Passed(why) => {
             count(Counter::AuditPassed);
             note(ctx, &to, endpoint.mode, why);
             Verdict::Untouched
         }
-        // SAFETY: the context's own socket.
-        Some(Counter::NoListener) if unsafe { passes_early(sk(ctx), endpoint.id) } => {
+        Outcome::Early => {
             count(Counter::Early);
             Verdict::Untouched
         }
-        Some(why) => {
+        Outcome::Refused(why) => {
             count(why);
-            match why {
-                Counter::NotTcp => Verdict::Refuse(EACCES),
-                Counter::BoundToDevice => {
-                    note(ctx, &to, Mode::Enforce as u32, why);
-                    Verdict::Refuse(EACCES)
-                }
-                _ => Verdict::Refuse(ECONNREFUSED),
+            if why == Counter::BoundToDevice {
+                note(ctx, &to, Mode::Enforce as u32, why);
             }
+            Verdict::Refuse(Outcome::errno(why))
         }
+    }
+}
+
+/// Looks at mode, mark, listener and socket; counts and notes nothing.
+#[inline(always)]
+pub(crate) fn outcome<const V6: bool>(ctx: &SockAddrContext, endpoint: Endpoint) -> Outcome {
+    if carries_upstream_mark(ctx, endpoint.id) {
+        return Outcome::Exempt;
+    }
+    let audited = endpoint.mode == Mode::Audit as u32;
+    if endpoint.mode == Mode::Observe as u32 {
+        return Outcome::Observed;
+    }
+    if let Some(why) = passes(ctx, endpoint.id) {
+        return Outcome::LetThrough(why);
+    }
+    // SAFETY: the context's own socket.
+    let device = unsafe { socket::device(sk(ctx)) };
+    match obstacle::<V6>(ctx, device, audited) {
+        None => Outcome::Steer(device),
+        Some(why) if audited && lets_pass(why, &endpoint) => Outcome::Passed(why),
+        // SAFETY: the context's own socket.
+        Some(Counter::NoListener) if unsafe { passes_early(sk(ctx), endpoint.id) } => {
+            Outcome::Early
+        }
+        Some(why) => Outcome::Refused(why),
     }
 }
 
@@ -460,9 +549,9 @@ unsafe fn waiting(sk: *mut c_void) -> u32 {
 }
 
 /// Writes who is calling into the socket's storage. Without storage nobody could tell later who it was: refused. `device` is
-/// the one that the socket was bound to before we looked at it.
+/// the one that the socket was bound to before we looked at it, `ahead` is [`AHEAD`] where [`connect4`] or [`connect6`] are yet to run.
 #[inline(always)]
-fn steer(ctx: &SockAddrContext, to: &Dialled, device: u32) -> Verdict {
+pub(crate) fn steer(ctx: &SockAddrContext, to: &Dialled, device: u32, ahead: u32) -> Verdict {
     // SAFETY: creation on the context's own socket; a new value is zeroed by the kernel.
     let stored = unsafe {
         bpf_sk_storage_get(
@@ -485,6 +574,7 @@ fn steer(ctx: &SockAddrContext, to: &Dialled, device: u32) -> Verdict {
         };
         caller::record(&mut *stored, ctx.as_ptr(), sk(ctx), to);
         (*stored).device = device;
+        (*stored).missing = ((*stored).missing & !AHEAD) | ahead;
     }
     count(Counter::Steered);
     Verdict::Steer

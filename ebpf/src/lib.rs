@@ -46,6 +46,10 @@ pub const AF_INET: u16 = 2;
 /// `AF_INET6`.
 pub const AF_INET6: u16 = 10;
 
+/// No fact: a bit of [`CallerRecord::missing`] that the first of our connect programs sets for the last, and the last clears. It is
+/// seen elsewhere only where somebody's program between the two has aimed elsewhere.
+pub const AHEAD: u32 = 1 << 31;
+
 /// Bits of [`CallerRecord::missing`]: facts that the kernel could not read. Such a field is zero and is no evidence.
 pub mod missing {
     /// `start_boottime`.

@@ -4,7 +4,7 @@
 //! [`established`] carries that to the accepted socket while the handshake runs; [`peername`] shows the caller what it
 //! dialled; [`arrival`] notes network namespaces that have no listener yet; [`share`] keeps the listener's queue for all; [`passing`] says who is let through all the same. [`caller`] is how the facts are read; [`maps`] and [`globals`] are what the programs share.
 //!
-//! Beside these five, and each of them optional: [`datagram`] and [`bind`] at the socket layer; [`egress`] and [`uplink`]
+//! Beside these five, and each of them optional: [`ahead`] does what [`connect`] does before others' programs; [`datagram`] and [`bind`] at the socket layer; [`egress`] and [`uplink`]
 //! judge packets ([`packet`]) that no such hook has seen; [`raw_socket`] keeps such sockets from being made.
 //!
 //! Built for `bpfel-unknown-none` by `cargo xtask ebpf`, or by hand (bpf-linker on PATH):
@@ -22,6 +22,8 @@
 //! enforce because something was missing.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
+#[cfg(target_arch = "bpf")]
+mod ahead;
 #[cfg(target_arch = "bpf")]
 mod arrival;
 #[cfg(target_arch = "bpf")]

@@ -205,7 +205,9 @@ fn connections_older_than_the_guard_are_found() {
     drop(agent);
     let pins = clinic.pins().display().to_string();
     clinic
-        .shell(&format!("cd {pins}/layout-*/links && rm connect4 egress"))
+        .shell(&format!(
+            "cd {pins}/layout-*/links && rm ahead4 connect4 egress"
+        ))
         .unwrap();
     let older = clinic.world.workload("web").connect(AZURE_IMDS).unwrap();
     let (state, subjects) = clinic.findings().unwrap().remove("connections").unwrap();

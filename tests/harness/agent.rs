@@ -20,6 +20,7 @@ pub struct Agent<'w> {
     log: Option<String>,
     before: Vec<String>,
     in_cgroup: String,
+    root: PathBuf,
 }
 
 impl<'w> Agent<'w> {
@@ -31,6 +32,7 @@ impl<'w> Agent<'w> {
             log: None,
             before: Vec::new(),
             in_cgroup: "agent".to_owned(),
+            root: world.cgroup().into(),
         }
     }
 
@@ -64,6 +66,12 @@ impl<'w> Agent<'w> {
             in_cgroup: path.to_owned(),
             ..self
         }
+    }
+
+    /// Guarding this cgroup, below the world's.
+    #[must_use]
+    pub fn guarding(self, root: PathBuf) -> Self {
+        Self { root, ..self }
     }
 
     /// With this `RUST_LOG`.
@@ -118,6 +126,13 @@ impl<'w> Agent<'w> {
         })
     }
 
+    /// A cgroup below the guarded one.
+    fn below(&self, name: &str) -> Result<PathBuf> {
+        let cgroup = self.root.join(name);
+        fs::create_dir_all(&cgroup).with_context(|| cgroup.display().to_string())?;
+        Ok(cgroup)
+    }
+
     fn command(&self) -> Result<Command> {
         let directory = self.world.directory();
         let program = self.world.show(&binary("imds-guard")?, "imds-guard")?;
@@ -125,7 +140,7 @@ impl<'w> Agent<'w> {
         // Below the root that it guards, or the kernel never hands a record over on the accepting side.
         command
             .args(["-c", r#"echo 0 > "$0/cgroup.procs" && exec "$@""#])
-            .arg(self.world.cgroup_below(&self.in_cgroup)?);
+            .arg(self.below(&self.in_cgroup)?);
         command
             .args(&self.before)
             .arg(program)
@@ -139,7 +154,7 @@ impl<'w> Agent<'w> {
             .arg(directory.join("run"));
         command
             .arg("--cgroup-root")
-            .arg(self.world.cgroup())
+            .arg(&self.root)
             .arg("--pin-dir")
             .arg(directory.join("bpf/imds-guard"));
         // The package makes a user for the proxy; a machine under test has none.

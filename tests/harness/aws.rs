@@ -287,6 +287,7 @@ fn tree(state: &mut State, path: &str) -> Option<Answer> {
     let text = match below {
         "" => "dynamic\nmeta-data\nuser-data",
         "meta-data" => "hostname\niam/\ninstance-id\nplacement/\ntags/",
+        "meta-data/mac" => "0e:49:61:0f:c3:11",
         "meta-data/instance-id" => "i-0123456789abcdef0",
         "meta-data/hostname" => "ip-10-0-0-4.eu-central-1.compute.internal",
         "meta-data/iam" => "info\nsecurity-credentials/",

@@ -180,6 +180,10 @@ fn answer(line: &str, headers: &[String]) -> (&'static str, String) {
         );
         return ("200 OK", body);
     }
+    if target.split('?').next() == Some("/metadata/instance/compute") {
+        let body = r#"{"name":"upstream","location":"nowhere"}"#;
+        return ("200 OK", body.into());
+    }
     if target.starts_with("/metadata/instance") {
         return (
             "200 OK",

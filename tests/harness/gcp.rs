@@ -262,7 +262,7 @@ fn tree(state: &State, below: &str, recursive: bool) -> Option<Answer> {
             account(GCP_ACCOUNT)
         )
     };
-    let attributes = r##"{"user-data":"#cloud-config canary-user-data","ssh-keys":"a"}"##;
+    let attributes = r##"{"user-data":"#cloud-config canary-user-data","ssh-keys":"a","startup-script":"echo canary-startup-script ran"}"##;
     let instance = || {
         let event = state.event;
         format!(
@@ -291,6 +291,7 @@ fn tree(state: &State, below: &str, recursive: bool) -> Option<Answer> {
             return directory(listing, instance());
         }
         "/instance/attributes" => return directory("ssh-keys\nuser-data\n", attributes.to_owned()),
+        "/project/attributes" => return directory("", "{}".to_owned()),
         "/instance/service-accounts" => {
             return directory(&format!("default/\n{GCP_ACCOUNT}/\n"), accounts());
         }
@@ -325,6 +326,7 @@ fn leaf(state: &State, path: &str) -> Option<Answer> {
         "/project/numeric-project-id" => "1",
         "/universe/universe-domain" => "googleapis.com",
         "/instance/id" => "1234567890123456789",
+        "/instance/hostname" => "vm.europe-west1-b.c.p.internal",
         "/instance/zone" => "projects/1/zones/europe-west1-b",
         "/instance/maintenance-event" => state.event,
         "/instance/attributes/user-data" => "#cloud-config canary-user-data",

@@ -15,6 +15,10 @@ use std::time::{Duration, Instant};
 /// What the root file system holds beside a minimal Debian.
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,curl,nftables";
 
+/// Another beside it: with what runs of its own accord on a cloud's machines, none of it enabled.
+const CLOUDS: &str = "systemd,systemd-sysv,dbus,curl,nftables,iproute2,cloud-init,waagent,google-guest-agent,amazon-ec2-net-utils,amazon-ec2-utils";
+const NOT_ENABLED: &str = r#"--customize-hook=cd "$1/etc/systemd/system" && rm -rf ./*.wants/cloud-* ./*.wants/walinuxagent* ./*.wants/google-* cloud-* walinuxagent* && touch "$1/etc/cloud/cloud-init.disabled""#;
+
 /// It takes two seconds, and ten times that beside other builds.
 const BOOT: Duration = Duration::from_secs(90);
 
@@ -32,13 +36,19 @@ impl Machine {
         Self::boot_with(world, policy, &[])
     }
 
+    /// The same on a Debian with the packages of the clouds' own agents.
+    pub(crate) fn boot_in_the_clouds(
+        world: &World,
+        policy: &str,
+        more: &[(&str, &str)],
+    ) -> Result<Self> {
+        let root = root_file_system("-clouds", CLOUDS, &[NOT_ENABLED])?;
+        Self::on(world, &root, &configured(world, policy)?, more)
+    }
+
     /// The same with further files: paths, and what is in them. A path that ends in `.wants/…` is a link to the unit of that name.
     pub(crate) fn boot_with(world: &World, policy: &str, more: &[(&str, &str)]) -> Result<Self> {
-        let etc = world.directory().join("imds-guard.toml");
-        fs::write(&etc, policy)?;
-        let mut files = installed()?;
-        files.push((etc, "etc/imds-guard/imds-guard.toml".into()));
-        Self::with(world, &files, more)
+        Self::with(world, &configured(world, policy)?, more)
     }
 
     /// Boot one inside `world`, with these files in it, each with its path there, and `more` as above.
@@ -47,7 +57,15 @@ impl Machine {
         files: &[(PathBuf, String)],
         more: &[(&str, &str)],
     ) -> Result<Self> {
-        let lower = root_file_system()?;
+        Self::on(world, &root_file_system("", PACKAGES, &[])?, files, more)
+    }
+
+    fn on(
+        world: &World,
+        lower: &Path,
+        files: &[(PathBuf, String)],
+        more: &[(&str, &str)],
+    ) -> Result<Self> {
         let upper = world.directory().join("root-upper");
         lay(&upper, files)?;
         for (path, text) in more {
@@ -80,7 +98,7 @@ impl Machine {
             ])
             .arg(manifest("systemd/boot.sh"));
         command
-            .arg(&lower)
+            .arg(lower)
             .arg(&upper)
             .arg(world.directory())
             .stdin(Stdio::null())
@@ -355,6 +373,15 @@ fn manifest(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
+/// What is installed, with this policy.
+fn configured(world: &World, policy: &str) -> Result<Vec<(PathBuf, String)>> {
+    let etc = world.directory().join("imds-guard.toml");
+    fs::write(&etc, policy)?;
+    let mut files = installed()?;
+    files.push((etc, "etc/imds-guard/imds-guard.toml".into()));
+    Ok(files)
+}
+
 /// The binary and the units, and where a package puts them.
 fn installed() -> Result<Vec<(PathBuf, String)>> {
     let units = manifest("../systemd");
@@ -384,8 +411,8 @@ fn lay(upper: &Path, files: &[(PathBuf, String)]) -> Result<()> {
     Ok(())
 }
 
-/// A Debian of the host's own release (whose C library the binary is linked against), made once.
-fn root_file_system() -> Result<PathBuf> {
+/// A Debian of the host's own release (whose C library the binary is linked against), made once. `kind` tells it from others.
+fn root_file_system(kind: &str, packages: &str, more: &[&str]) -> Result<PathBuf> {
     let release = fs::read_to_string("/etc/os-release")?;
     let suite = release
         .lines()
@@ -395,9 +422,9 @@ fn root_file_system() -> Result<PathBuf> {
         .ancestors()
         .nth(2)
         .context("no target directory")?
-        .join(format!("systemd-root/{suite}"));
+        .join(format!("systemd-root/{suite}{kind}"));
     // Written last, so an unfinished tree, or one of other packages, is made anew.
-    if fs::read_to_string(root.join("made")).is_ok_and(|made| made == PACKAGES) {
+    if fs::read_to_string(root.join("made")).is_ok_and(|made| made == packages) {
         return Ok(root.join("tree"));
     }
     say("making a root file system for systemd (about 40 s, once)\n");
@@ -409,8 +436,9 @@ fn root_file_system() -> Result<PathBuf> {
         "--mode=root",
         "--variant=minbase",
         "--format=directory",
-        &format!("--include={PACKAGES}"),
+        &format!("--include={packages}"),
     ]);
+    command.args(more);
     command.args([
         "--aptopt=APT::Install-Recommends \"false\"",
         "--aptopt=Acquire::Languages \"none\"",
@@ -430,7 +458,7 @@ fn root_file_system() -> Result<PathBuf> {
         "mmdebstrap: {}",
         String::from_utf8_lossy(&output.stderr)
     );
-    fs::write(root.join("made"), PACKAGES)?;
+    fs::write(root.join("made"), packages)?;
     Ok(root.join("tree"))
 }
 

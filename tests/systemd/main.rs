@@ -4,6 +4,7 @@ mod boot;
 mod exposure;
 mod glass;
 mod machine;
+mod platform;
 mod restart;
 mod states;
 mod watchdog;

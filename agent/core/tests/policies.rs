@@ -108,6 +108,24 @@ fn platform_agents_by_preset() {
     let place = "/latest/meta-data/placement/region";
     allowed(&compiled.policy, ssm, &read(Cloud::Aws, place, false));
     assert_eq!(refused(&compiled.policy, ssm, &aws), DenyReason::NoRule);
+    let hotplug = "unix:uid:0 systemd:id:cloud-init-hotplugd.service";
+    let id = read(Cloud::Gcp, "/computeMetadata/v1/instance/id", false);
+    for cloud in [&azure, &aws, &id] {
+        allowed(&compiled.policy, hotplug, cloud);
+    }
+    let routes = r"unix:uid:0 systemd:id:policy-routes@ens5.service systemd:slice:system-policy\x2droutes.slice";
+    let mac = read(Cloud::Aws, "/latest/meta-data/mac", false);
+    allowed(&compiled.policy, routes, &mac);
+    assert_eq!(refused(&compiled.policy, routes, &aws), DenyReason::NoRule);
+    let keys = "/latest/meta-data/managed-ssh-keys/active-keys/admin";
+    let keys = read(Cloud::Aws, keys, false);
+    let connect = "unix:uid:112 unix:user:ec2-instance-connect systemd:id:ssh.service";
+    allowed(&compiled.policy, connect, &keys);
+    assert_eq!(refused(&compiled.policy, connect, &mac), DenyReason::NoRule);
+    let users = read(Cloud::Gcp, "/computeMetadata/v1/oslogin/users", false);
+    let sshd = "unix:uid:0 systemd:id:ssh.service";
+    allowed(&compiled.policy, sshd, &users);
+    assert_eq!(refused(&compiled.policy, sshd, &gcp), DenyReason::NoRule);
     let other = "unix:uid:1000 systemd:id:cloud-init.service";
     assert_eq!(
         refused(&compiled.policy, other, &azure),

@@ -24,6 +24,9 @@ pub struct Question {
     pub port: u16,
 }
 
+/// Attach types of `connect()` (`enum bpf_attach_type`): connect4 and connect6.
+pub(super) const CONNECT: [u32; 2] = [10, 11];
+
 /// Everything.
 #[derive(Debug, Clone)]
 pub struct Facts {
@@ -47,6 +50,8 @@ pub struct Facts {
     pub programs: Seen<BTreeMap<u32, Program>>,
     /// Programs that run for sockets of the guarded cgroup, by attach type, in order.
     pub effective: Seen<Vec<Effective>>,
+    /// Programs attached at cgroups below the guarded one, which run before ours, by cgroup; of [`CONNECT`] alone.
+    pub below: Seen<Vec<(String, Effective)>>,
     /// The kernel's table of endpoints.
     pub endpoints: Seen<Vec<(SocketAddr, Mode)>>,
     /// Who passes for a while as if nothing were guarded.

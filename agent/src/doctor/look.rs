@@ -37,6 +37,7 @@ pub fn look(at: &Question) -> Facts {
         release: settings::release(),
         port: at.port,
         effective: interception::effective(&root),
+        below: interception::below(&root),
         root,
         trial: interception::trial(at.port),
         noted: machine::noted(&at.run_dir),

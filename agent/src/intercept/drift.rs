@@ -2,7 +2,8 @@
 //! root's power may take any of it away, by mistake mostly. [`Drift::look`] puts it back and says what it found.
 //!
 //! The links are held open here, so removing their pins detaches nothing. A program that is attached after ours could send a
-//! connection on to where we have not looked: ours is attached anew then, and is the last again.
+//! connection on to where we have not looked: ours is attached anew then, and is the last again. One that runs before the first of
+//! ours could send it to a proxy of its own: where the kernel has an order, that one is attached anew, too, and is the first again.
 //! Must never detach what is somebody else's.
 
 use std::collections::BTreeSet;
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 use aya::Ebpf;
 use imds_guard_ebpf::map;
 
-use super::load::{OPTIONAL, PROGRAMS, RAW_SOCKET};
+use super::load::{AHEAD, OPTIONAL, PROGRAMS, RAW_SOCKET};
 use super::pins::Pins;
 use super::{InterceptError, environment};
 use crate::sys::bpf;
@@ -24,7 +25,14 @@ use crate::sys::bpf::query::{self, LinkAt};
 
 /// Programs that can change where a connection goes: the one that runs last decides.
 const STEERING: [&str; 4] = ["connect4", "connect6", "sendmsg4", "sendmsg6"];
-/// How often ours may become the last again: another that does the same must not make us spin.
+/// Why ours isn't the first.
+const NO_ORDER: &str =
+    "this kernel knows no order (Linux 6.17), and whoever was there first runs first";
+/// Why ours can't get to its end.
+const ABOVE: &str =
+    "it is attached to a cgroup above the one that is guarded, where ours can't follow";
+const PREORDER: &str = "it was attached to run before all others (BPF_F_PREORDER)";
+/// How often ours may get to its end again: another that does the same must not make us spin.
 const AGAIN: Duration = Duration::from_secs(10);
 
 /// What was found to be other than it should be.
@@ -51,10 +59,12 @@ pub enum Change {
     Endpoints,
     /// Rules of the packet filter were removed or changed.
     Rules,
-    /// A program of somebody else's came to run after ours.
+    /// A program of somebody else's came to run after the last of ours.
     RunsAfter,
-    /// A program of somebody else's runs before ours on the same cgroup, and may send connections elsewhere first.
+    /// A program of somebody else's runs before the first of ours, and may send connections elsewhere.
     RunsBefore,
+    /// A program of somebody else's runs between the first of ours and the last.
+    RunsBetween,
 }
 
 impl Change {
@@ -69,6 +79,7 @@ impl Change {
             Self::Rules => "rules_changed",
             Self::RunsAfter => "runs_after",
             Self::RunsBefore => "runs_before",
+            Self::RunsBetween => "runs_between",
         }
     }
 }
@@ -85,12 +96,18 @@ impl fmt::Display for Finding {
             Change::RunsAfter => write!(f, "somebody's program ran after {what}")?,
             Change::RunsBefore => write!(
                 f,
-                "somebody's program runs before {what} and may send connections elsewhere"
+                "somebody's program runs before {what} and may send connections to a proxy of its own"
             )?,
+            Change::RunsBetween => write!(f, "somebody's program runs beside {what}")?,
         }
         match (&self.failed, self.change) {
+            (Some(why), Change::RunsAfter | Change::RunsBefore) => {
+                write!(f, ": {why}; run `imds-guard doctor`")
+            }
             (Some(why), _) => write!(f, ", and it can't be put back: {why}"),
-            (None, Change::RunsBefore) => f.write_str(": run `imds-guard doctor`"),
+            (None, Change::RunsBetween) => f.write_str(
+                ": ours run before it and after it, and have the first and the last word",
+            ),
             (None, _) => f.write_str(": put back"),
         }
     }
@@ -113,8 +130,12 @@ struct Link {
     link: OwnedFd,
     /// Not before this time again.
     last_again: Option<Instant>,
-    /// Programs before ours that were told of.
+    /// Programs of others that were told of.
     told: BTreeSet<u32>,
+    /// The first of our programs for the same sockets, where this is the last; else it is the only one.
+    ahead: Option<u32>,
+    /// Programs of others beyond our end that ours can't come behind, as was told.
+    out_of_reach: BTreeSet<u32>,
 }
 
 impl Drift {
@@ -138,8 +159,11 @@ impl Drift {
                 pin,
                 last_again: None,
                 told: BTreeSet::new(),
+                ahead: None,
+                out_of_reach: BTreeSet::new(),
             });
         }
+        pair(&mut links);
         let maps = map::ALL.map(|name| {
             let pin = pins.maps().join(map::pin(name));
             Ok((bpf::open_pinned(&pin)?, pin))
@@ -194,10 +218,15 @@ impl Link {
         found.push(finding(&self.name, change, done));
     }
 
-    /// A new link, the last of all, in the place of the one that we have, which goes after.
+    /// A new link, at its end of all, in the place of the one that we have, which goes after.
     fn attach(&mut self, cgroup: &File) -> io::Result<()> {
         let attach_type = attach_type(&self.link)?;
-        let link = bpf::attach_cgroup(self.program.as_fd(), cgroup.as_fd(), attach_type)?;
+        let attach = if self.is_first() {
+            bpf::attach_cgroup_first
+        } else {
+            bpf::attach_cgroup
+        };
+        let link = attach(self.program.as_fd(), cgroup.as_fd(), attach_type)?;
         let aside = self.pin.with_file_name("replacement");
         repin(&link, &aside)?;
         fs::rename(&aside, &self.pin)?;
@@ -205,26 +234,101 @@ impl Link {
         Ok(())
     }
 
+    fn is_first(&self) -> bool {
+        AHEAD.contains(&self.name.as_str())
+    }
+
+    /// Who runs beside it, of all that run for sockets of the guarded cgroup itself: those attached there, and above.
     fn look_at_order(&mut self, cgroup: &File, attach_type: u32, found: &mut Vec<Finding>) {
-        if !STEERING.contains(&self.name.as_str()) {
+        let first = self.is_first();
+        if !first && !STEERING.contains(&self.name.as_str()) {
             return;
         }
-        let Ok(order) = query::attached(cgroup.as_fd(), attach_type) else {
+        let Ok(order) = query::effective(cgroup.as_fd(), attach_type) else {
             return;
         };
         let Some(ours) = order.iter().position(|id| *id == self.program_id) else {
             return;
         };
-        if ours + 1 < order.len() && self.last_again.is_none_or(|at| at.elapsed() >= AGAIN) {
-            self.last_again = Some(Instant::now());
-            let done = self.attach(cgroup);
-            found.push(finding(&self.name, Change::RunsAfter, done));
-            // Now they run before ours, which this has told.
-            self.told.extend(&order[ours + 1..]);
+        let (before, after) = (&order[..ours], &order[ours + 1..]);
+        if first {
+            self.come_to_its_end(cgroup, attach_type, before, Change::RunsBefore, found);
+            return;
         }
-        let new = order[..ours].iter().filter(|id| self.told.insert(**id));
-        if new.count() > 0 {
-            found.push(finding(&self.name, Change::RunsBefore, Ok(())));
+        self.come_to_its_end(cgroup, attach_type, after, Change::RunsAfter, found);
+        let ahead = self
+            .ahead
+            .and_then(|id| before.iter().position(|b| *b == id));
+        let (beside, change) = match ahead {
+            // Those before the first are told of by that one.
+            Some(ahead) => (&before[ahead + 1..], Change::RunsBetween),
+            None => (before, Change::RunsBefore),
+        };
+        let new = beside.iter().filter(|id| self.told.insert(**id)).count();
+        if new > 0 {
+            let why = (change == Change::RunsBefore).then(|| NO_ORDER.to_owned());
+            found.push(Finding {
+                what: self.name.clone(),
+                change,
+                failed: why,
+            });
+        }
+    }
+
+    /// `beyond` are others that run beyond our end: attached anew, ours is there again, unless they are attached elsewhere.
+    fn come_to_its_end(
+        &mut self,
+        cgroup: &File,
+        attach_type: u32,
+        beyond: &[u32],
+        change: Change,
+        found: &mut Vec<Finding>,
+    ) {
+        let beyond = beyond.iter().filter(|id| !self.out_of_reach.contains(id));
+        let here = query::attached(cgroup.as_fd(), attach_type).unwrap_or_default();
+        let (here, above): (Vec<u32>, Vec<u32>) = beyond.partition(|id| here.contains(id));
+        if !above.is_empty() {
+            self.out_of_reach.extend(&above);
+            found.push(finding(&self.name, change, Err(io::Error::other(ABOVE))));
+        }
+        let may = self.last_again.is_none_or(|at| at.elapsed() >= AGAIN);
+        if here.is_empty() || !may {
+            return;
+        }
+        self.last_again = Some(Instant::now());
+        let done = self.attach(cgroup).and_then(|()| {
+            let order = query::effective(cgroup.as_fd(), attach_type)?;
+            let ours = order.iter().position(|id| *id == self.program_id);
+            let ours = ours.unwrap_or_default();
+            let beyond = if self.is_first() {
+                &order[..ours]
+            } else {
+                &order[ours..]
+            };
+            let still: Vec<u32> = here
+                .iter()
+                .copied()
+                .filter(|id| beyond.contains(id))
+                .collect();
+            self.out_of_reach.extend(&still);
+            if still.is_empty() {
+                Ok(())
+            } else {
+                Err(io::Error::other(PREORDER))
+            }
+        });
+        found.push(finding(&self.name, change, done));
+        // Between ours now, as this has told.
+        self.told.extend(&here);
+    }
+}
+
+/// Tells the last of our programs which is the first.
+fn pair(links: &mut [Link]) {
+    for (first, last) in [(AHEAD[0], "connect4"), (AHEAD[1], "connect6")] {
+        let ahead = links.iter().find(|l| l.name == first).map(|l| l.program_id);
+        for link in links.iter_mut().filter(|link| link.name == last) {
+            link.ahead = ahead;
         }
     }
 }

@@ -24,6 +24,8 @@ pub enum Need {
     Required,
     /// It guards what others guard, too, or what only a holder of capabilities can do: used where the kernel has it.
     Optional,
+    /// Nothing is weaker where the kernel hasn't got it, unless another check of `doctor` finds who makes it needed.
+    Spare,
 }
 
 /// What became of a layer at the guard's start.
@@ -73,6 +75,8 @@ pub fn belongs(pin: &str, link: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
 
+/// First among others' programs.
+pub const AHEAD: &str = "order";
 /// Frames, by tcx.
 pub const FRAMES: &str = "frames";
 /// Frames, by netfilter.
@@ -87,6 +91,12 @@ pub const LAYERS: &[Layer] = &[
         need: Need::Required,
         stops: "TCP connect() to a guarded address: steered to the proxy, or refused",
         links: &["connect4", "connect6"],
+    },
+    Layer {
+        name: AHEAD,
+        need: Need::Spare,
+        stops: "others' programs at the same cgroup that send a guarded address to a proxy of their own: ours runs first, too",
+        links: &["ahead4", "ahead6"],
     },
     Layer {
         name: "attribution",

@@ -26,7 +26,12 @@ pub(super) const PROGRAMS: [&str; 6] = [
 ];
 
 /// The programs beside those: a kernel that takes one of them has it, and one that doesn't goes without.
-pub(super) const OPTIONAL: [&str; 5] = ["sendmsg4", "sendmsg6", "bind4", "bind6", FILTER];
+pub(super) const OPTIONAL: [&str; 7] = [
+    "ahead4", "ahead6", "sendmsg4", "sendmsg6", "bind4", "bind6", FILTER,
+];
+
+/// Those of them that run before everybody else's at their cgroup; all others of ours run after.
+pub(super) const AHEAD: [&str; 2] = ["ahead4", "ahead6"];
 
 /// The one of them that filters packets.
 pub(super) const FILTER: &str = "egress";

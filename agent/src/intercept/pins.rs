@@ -23,7 +23,10 @@ use aya::{
 use imds_guard_ebpf::{ABI_VERSION, map};
 use nix::fcntl::{Flock, FlockArg};
 
-use super::{InterceptError, environment, load::PROGRAMS};
+use super::{
+    InterceptError, environment,
+    load::{AHEAD, PROGRAMS},
+};
 use crate::sys::bpf;
 
 /// The pin directory, opened for one start. Dropped before [`commit`](Self::commit) it removes what this start made.
@@ -154,21 +157,34 @@ impl Pins {
         if swap(program, &pin, id)? {
             return Ok(());
         }
+        if AHEAD.contains(&name) {
+            let link = attach_first(program, cgroup, name, root)?;
+            let system = InterceptError::system("pinning a link");
+            return self.put(&pin, |at| bpf::pin(link.as_fd(), at).map_err(system));
+        }
         let attached = attach(program, cgroup).map_err(|e| refused(e, root))?;
         self.replace(attached, &pin)
     }
 
-    /// Pins `link` as `pin`; what was pinned there goes after, not before.
     fn replace(&mut self, link: FdLink, pin: &Path) -> Result<(), InterceptError> {
+        self.put(pin, |at| link.pin(at).map(drop).map_err(pin_error))
+    }
+
+    /// Has a link pinned as `pin`; what was pinned there goes after, not before.
+    fn put(
+        &mut self,
+        pin: &Path,
+        pin_at: impl FnOnce(&Path) -> Result<(), InterceptError>,
+    ) -> Result<(), InterceptError> {
         let system = InterceptError::system("pinning a link");
         if !pin.exists() {
             self.made.push(pin.to_owned());
-            return link.pin(pin).map(drop).map_err(pin_error);
+            return pin_at(pin);
         }
         // bpffs takes no dots in names.
         let aside = pin.with_file_name("replacement");
         remove_file(&aside).map_err(InterceptError::system("removing a left-over link"))?;
-        link.pin(&aside).map(drop).map_err(pin_error)?;
+        pin_at(&aside)?;
         // rename(2) over an existing pin drops the old link, which was attached until now, in one step.
         fs::rename(&aside, pin).map_err(system)
     }
@@ -271,6 +287,35 @@ fn attach(program: &mut Program, cgroup: &File) -> Result<FdLink, ProgramError> 
         _ => Err(ProgramError::UnexpectedProgramType),
     }
 }
+
+/// One link before all others at the cgroup, not pinned yet.
+fn attach_first(
+    program: &Program,
+    cgroup: &File,
+    name: &str,
+    root: &Path,
+) -> Result<OwnedFd, InterceptError> {
+    let fd = program.fd().map_err(|e| refused(e, root))?;
+    let attach_type = if name.ends_with('4') {
+        CONNECT4
+    } else {
+        CONNECT6
+    };
+    let link = bpf::attach_cgroup_first(fd.as_fd(), cgroup.as_fd(), attach_type);
+    link.map_err(|error| match error.raw_os_error() {
+        Some(libc::EINVAL) => {
+            InterceptError::missing("a place before other programs at a cgroup (Linux 6.17)".into())
+        }
+        _ => InterceptError::System {
+            what: format!("attaching to {}", root.display()),
+            source: error,
+        },
+    })
+}
+
+/// `BPF_CGROUP_INET4_CONNECT` and `BPF_CGROUP_INET6_CONNECT` of `enum bpf_attach_type`.
+const CONNECT4: u32 = 10;
+const CONNECT6: u32 = 11;
 
 fn refused(error: ProgramError, root: &Path) -> InterceptError {
     match error {

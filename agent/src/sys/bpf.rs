@@ -56,11 +56,12 @@ struct Object {
     file_flags: u32,
 }
 
-/// The part for `BPF_LINK_CREATE` of a tcx link.
+/// The part for `BPF_LINK_CREATE` of a link that has a place among others.
 #[repr(C)]
-struct TcxLinkCreate {
+struct OrderedLinkCreate {
     prog_fd: u32,
-    target_ifindex: u32,
+    /// An interface's number, or a cgroup's descriptor.
+    target: u32,
     attach_type: u32,
     flags: u32,
     relative_fd: u32,
@@ -290,9 +291,9 @@ pub(crate) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
 /// # Errors
 /// `EINVAL` before Linux 6.6, `ENODEV`.
 pub(crate) fn attach_tcx(program: BorrowedFd<'_>, index: u32) -> io::Result<OwnedFd> {
-    let mut attr = TcxLinkCreate {
+    let mut attr = OrderedLinkCreate {
         prog_fd: number(program),
-        target_ifindex: index,
+        target: index,
         attach_type: TCX_EGRESS,
         flags: BEFORE,
         relative_fd: 0,
@@ -318,6 +319,29 @@ pub(crate) fn attach_cgroup(
         target_fd: number(cgroup),
         attach_type,
         flags: 0,
+    };
+    let fd = bpf(Command::LinkCreate, &mut attr)?;
+    // SAFETY: the kernel just made this descriptor for us (close-on-exec).
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The same before all that are there.
+///
+/// # Errors
+/// `EINVAL` before Linux 6.17, `EPERM` where somebody's program allows no other.
+pub(crate) fn attach_cgroup_first(
+    program: BorrowedFd<'_>,
+    cgroup: BorrowedFd<'_>,
+    attach_type: u32,
+) -> io::Result<OwnedFd> {
+    let mut attr = OrderedLinkCreate {
+        prog_fd: number(program),
+        target: number(cgroup),
+        attach_type,
+        flags: BEFORE,
+        relative_fd: 0,
+        pad: 0,
+        expected_revision: 0,
     };
     let fd = bpf(Command::LinkCreate, &mut attr)?;
     // SAFETY: the kernel just made this descriptor for us (close-on-exec).

@@ -76,8 +76,10 @@ pub(super) fn parse(head: &RequestHead<'_>, arrival: &Arrival) -> Result<Call, M
     } else {
         Ask::ForwardOnly
     };
+    // The wireserver's paths are each what they answer, and show nothing that has a path of its own.
+    let subtree = needs_header && !vocabulary::is_leaf(&segments);
     Ok(Call {
-        request: request(&ask, method, &path, &segments),
+        request: request(&ask, method, &path, subtree),
         asked: Asked::Azure(ask),
         method,
         path,
@@ -181,7 +183,7 @@ fn format(pairs: &query::Pairs) -> Result<Format, Malformed> {
     }
 }
 
-fn request(ask: &Ask, method: &str, path: &Arc<str>, segments: &[String]) -> Request {
+fn request(ask: &Ask, method: &str, path: &Arc<str>, subtree: bool) -> Request {
     let (cloud, path) = (Cloud::Azure, Arc::clone(path));
     match ask {
         Ask::Token(token) => Request::Credential(token.credential()),
@@ -189,7 +191,7 @@ fn request(ask: &Ask, method: &str, path: &Arc<str>, segments: &[String]) -> Req
         _ => Request::Read {
             cloud,
             path,
-            subtree: !vocabulary::is_leaf(segments),
+            subtree,
             imdsv1: false,
         },
     }

@@ -1,6 +1,6 @@
 //! The layers, the programs behind them, strangers beside them, and what they guard.
 
-use super::super::facts::{Facts, Link, Pins, Place};
+use super::super::facts::{CONNECT, Facts, Link, Pins, Place};
 use super::super::finding::{Finding, LayerState, State};
 use super::{word, worst};
 use crate::intercept::Mode;
@@ -44,9 +44,15 @@ fn stands(facts: &Facts, layer: &Layer) -> (State, String) {
         .filter(|l| links(l).is_empty())
         .collect();
     if !missing.is_empty() {
-        let why = known_reason(facts, layer);
-        let why = why.unwrap_or_else(|| format!("{}: not pinned", missing.join(", ")));
-        return (lacking(layer), why);
+        return match known_reason(facts, layer) {
+            // Who makes it needed is found by `foreign`.
+            Some(why) if layer.need == Need::Spare => (State::Ok, why),
+            Some(why) => (lacking(layer), why),
+            None => (
+                lacking(layer),
+                format!("{}: not pinned", missing.join(", ")),
+            ),
+        };
     }
     let mut where_to = String::new();
     for link in layer.links.iter().flat_map(|name| links(name)) {
@@ -88,7 +94,7 @@ fn known_reason(facts: &Facts, layer: &Layer) -> Option<String> {
 fn lacking(layer: &Layer) -> State {
     match layer.need {
         Need::Required => State::Open,
-        Need::Optional => State::Weak,
+        Need::Optional | Need::Spare => State::Weak,
     }
 }
 
@@ -207,12 +213,16 @@ pub(super) fn programs(facts: &Facts) -> Finding {
     .about(strange.iter().map(|link| format!("{} (program {})", link.pin, link.program)))
 }
 
-/// Programs of others for the same sockets, and whether they run after ours.
+/// Programs of others for the same sockets, and whether they run where ours don't have the first and the last word.
 pub(super) fn foreign(facts: &Facts) -> Finding {
     const CHECK: &str = "foreign-programs";
     let (effective, pins) = match (&facts.effective, &facts.pins) {
         (Err(why), _) | (_, Err(why)) => return Finding::unknown(CHECK, why),
         (Ok(effective), Ok(pins)) => (effective, pins),
+    };
+    let below = match &facts.below {
+        Ok(below) => below,
+        Err(why) => return Finding::unknown(CHECK, why),
     };
     let ours = |id: u32| {
         pins.iter()
@@ -224,29 +234,72 @@ pub(super) fn foreign(facts: &Facts) -> Finding {
         let name = program.map_or("?", |p| p.name.as_str());
         format!("{name} (program {id}) at {}", attach_name(attach_type))
     };
-    let (mut before, mut after) = (Vec::new(), Vec::new());
+    let mut beside = Beside::default();
     for at in effective {
-        let own = at.programs.iter().rposition(|id| ours(*id));
+        let first = at.programs.iter().position(|id| ours(*id));
+        let last = at.programs.iter().rposition(|id| ours(*id));
         for (place, &id) in at.programs.iter().enumerate().filter(|(_, id)| !ours(**id)) {
-            let later = own.is_some_and(|own| place > own);
-            let side = if later { &mut after } else { &mut before };
+            let side = if last.is_some_and(|last| place > last) {
+                &mut beside.after
+            } else if steers(at.attach_type) && first.is_some_and(|first| place < first) {
+                &mut beside.before
+            } else {
+                &mut beside.harmless
+            };
             side.push(name(id, at.attach_type));
         }
     }
-    if after.is_empty() {
-        let what = match before.len() {
-            0 => "none".to_owned(),
-            n => format!("{n}, before ours: what they choose passes through ours"),
-        };
-        return Finding::ok(CHECK, what).about(before);
+    for (cgroup, at) in below {
+        for &id in at.programs.iter().filter(|id| !ours(**id)) {
+            beside
+                .below
+                .push(format!("{}, {cgroup}", name(id, at.attach_type)));
+        }
     }
-    Finding::weak(
-        CHECK,
-        format!("{} run after ours", after.len()),
-        "a program that runs after ours can send a connection elsewhere again; it takes host root to attach one",
-        "if you know them, accept this; else detach them (`bpftool cgroup tree`) and find who attached them",
-    )
-    .about(after)
+    beside.judge(CHECK)
+}
+
+/// Others' programs, by what they can do.
+#[derive(Default)]
+struct Beside {
+    before: Vec<String>,
+    after: Vec<String>,
+    below: Vec<String>,
+    harmless: Vec<String>,
+}
+
+impl Beside {
+    fn judge(self, check: &'static str) -> Finding {
+        let (before, after, below) = (self.before.len(), self.after.len(), self.below.len());
+        if before + after + below == 0 {
+            let what = match self.harmless.len() {
+                0 => "none".to_owned(),
+                n => {
+                    format!("{n}, and ours have the first word and the last, or it decides nothing")
+                }
+            };
+            return Finding::ok(check, what).about(self.harmless);
+        }
+        let (means, remedy) = if after > 0 {
+            (
+                "a program that runs after ours can send a connection elsewhere again; it takes host root to attach one",
+                "if you know them, accept this; else detach them (`bpftool cgroup tree`) and find who attached them",
+            )
+        } else {
+            (
+                "a program that runs before ours may send a metadata address to a proxy of its own: its callers then get what that proxy gets, by the rules for that proxy, and nothing in the audit log names them",
+                "from Linux 6.17 ours runs before those at the same cgroup; else stop whoever attached them (the Azure guest proxy agent: `systemctl disable --now azure-proxy-agent`), or grant that proxy nothing; if they leave the metadata addresses alone, accept this",
+            )
+        };
+        let what = format!("{before} run before ours, {after} after, {below} at cgroups below");
+        let all = self.before.into_iter().chain(self.after).chain(self.below);
+        Finding::weak(check, what, means, remedy).about(all)
+    }
+}
+
+/// Whether programs of this attach type can change where a stream goes.
+fn steers(attach_type: u32) -> bool {
+    CONNECT.contains(&attach_type)
 }
 
 /// What is guarded, and how strictly.

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::doctor::facts::{
-    Devices, Effective, Holder, Interface, Link, Pins, Place, Program, RawPower, Route, Rule,
-    Socket, SocketKind, Space,
+    CONNECT, Devices, Effective, Holder, Interface, Link, Pins, Place, Program, RawPower, Route,
+    Rule, Socket, SocketKind, Space,
 };
 use crate::intercept::bypasses::Live;
 use crate::intercept::layer::{LAYERS, Need};
@@ -89,6 +89,7 @@ fn well() -> Facts {
                 programs: vec![id],
             })
             .collect()),
+        below: Ok(vec![]),
         endpoints: Ok(vec![(endpoint(), Mode::Enforce)]),
         bypasses: Ok(vec![]),
         guard: Ok(Some(4)),
@@ -153,7 +154,7 @@ fn a_missing_link_is_a_hole_or_a_weakness_by_its_layer() {
     for layer in LAYERS {
         let state = match layer.need {
             Need::Required => State::Open,
-            Need::Optional => State::Weak,
+            Need::Optional | Need::Spare => State::Weak,
         };
         for name in layer.links {
             changes("layers", state, |f| {
@@ -265,7 +266,28 @@ fn programs_of_others_are_judged_by_their_place() {
     changes("foreign-programs", State::Weak, |f| foreign(f, 1));
     let mut before = well();
     foreign(&mut before, 0);
-    assert_eq!(wrong(&before), []);
+    assert_eq!(wrong(&before), [], "a filter of packets");
+    let connect = |programs: &[u32]| Effective {
+        attach_type: CONNECT[0],
+        programs: programs.to_vec(),
+    };
+    let at =
+        |f: &mut Facts, programs: &[u32]| f.effective.as_mut().unwrap().push(connect(programs));
+    let (first, last) = (linked().next().unwrap().0, linked().last().unwrap().0);
+    let mut between = well();
+    at(&mut between, &[first, 4711, last]);
+    assert_eq!(wrong(&between), []);
+    // Without a first word of ours, and with one that isn't the first.
+    changes("foreign-programs", State::Weak, |f| at(f, &[4711, last]));
+    changes("foreign-programs", State::Weak, |f| {
+        at(f, &[4711, first, last])
+    });
+    changes("foreign-programs", State::Weak, |f| {
+        f.below = Ok(vec![("/kubepods".into(), connect(&[4711]))]);
+    });
+    changes("foreign-programs", State::Unknown, |f| {
+        f.below = Err("no".into())
+    });
     changes("programs", State::Unknown, |f| {
         f.programs.as_mut().unwrap().get_mut(&1).unwrap().tag = 4711;
     });

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use super::super::facts::{Effective, Link, Pins, Place, Program, Seen};
+use super::super::facts::{CONNECT, Effective, Link, Pins, Place, Program, Seen};
 use super::because;
 use super::processes::Held;
 use crate::intercept::{self, InterceptError, Mode, Trial, environment, pinned};
@@ -113,6 +113,37 @@ pub(super) fn effective(root: &Seen<(PathBuf, u64)>) -> Seen<Vec<Effective>> {
         }
     }
     Ok(all)
+}
+
+/// What is attached for `connect()` at cgroups below the guarded one.
+pub(super) fn below(root: &Seen<(PathBuf, u64)>) -> Seen<Vec<(String, Effective)>> {
+    let (root, _) = root.as_ref().map_err(Clone::clone)?;
+    let mut found = Vec::new();
+    let mut folders = folders(root)?;
+    while let Some(folder) = folders.pop() {
+        // Cgroups come and go.
+        let Ok(cgroup) = File::open(&folder) else {
+            continue;
+        };
+        for attach_type in CONNECT {
+            let programs = query::attached(cgroup.as_fd(), attach_type).unwrap_or_default();
+            if !programs.is_empty() {
+                let name = folder.strip_prefix(root).unwrap_or(&folder);
+                let at = Effective {
+                    attach_type,
+                    programs,
+                };
+                found.push((format!("/{}", name.display()), at));
+            }
+        }
+        folders.extend(self::folders(&folder).unwrap_or_default());
+    }
+    Ok(found)
+}
+
+fn folders(below: &Path) -> Seen<Vec<PathBuf>> {
+    let entries = entries(below)?.unwrap_or_default();
+    Ok(entries.into_iter().filter(|e| e.is_dir()).collect())
 }
 
 /// The kernel's table of endpoints; none where nothing is pinned.
