@@ -70,9 +70,10 @@ impl Tier {
         Duration::from_secs(match self {
             Self::Unit => 120,
             Self::Functional => 30,
-            Self::Kernel => 600,
-            // A root file system made, and the daemons restarted a hundred times.
-            Self::Systemd => 330,
+            // A third of it: killed at each step of its walk.
+            Self::Kernel => 900,
+            // Two root file systems made, one with the clouds' agents; daemons restarted a hundred times, and hung until the watchdog acts.
+            Self::Systemd => 720,
             Self::Package => 180,
             // From nothing: kernels fetched, arm64 built.
             Self::Vm => 720,

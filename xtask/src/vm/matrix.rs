@@ -125,7 +125,7 @@ pub(super) const MODULES: [&str; 30] = [
 /// How `SUITE TEST` begins of what each machine runs at every `cargo xtask test vm`: that programs load, that callers are steered
 /// and told apart, the packets' own layer, namespaces, guests, attestation. One that no test's name begins with is a failure.
 /// With `--full` the whole kernel tier runs on each.
-const EVERYWHERE: [&str; 14] = [
+const EVERYWHERE: [&str; 13] = [
     "kernel_world nothing_leads_out",
     "kernel_interception attribution::exec_right_after",
     "kernel_interception attribution::the_record_says",
@@ -136,7 +136,6 @@ const EVERYWHERE: [&str; 14] = [
     "kernel_spaces served::a_caller_in_its_own",
     "kernel_guests routed::each_interface",
     "security egress::what_leaves",
-    "security sandbox::a_listed",
     "security_opens_nothing callers::stopped_by_ip_address_deny",
     "journey_agent attested::a_grant",
     "imds_guard ",
@@ -159,7 +158,7 @@ const NEWEST: &[&str] = &["newest"];
 const ENDS: &[&str] = &["6.1", "newest"];
 const ARM64: &[&str] = &["arm64-6.12"];
 
-const ONLY: [Only; 28] = [
+const ONLY: [Only; 29] = [
     // Hooks, their order, socket storage, handshakes: the ends of the range, and the other processor.
     only(ENDS, "kernel_interception attribution::many_connections"),
     only(ARM64, "kernel_interception attribution::"),
@@ -180,7 +179,9 @@ const ONLY: [Only; 28] = [
     only(STABLE, "security rejudged::a_process_that_has_left"),
     only(OLDEST, "security rejudged::a_process_that_changes"),
     only(ARM64, "security rogue::a_signature_needs"),
-    only(ARM64, "security sandbox::a_forbidden"),
+    // Lists of one processor's system calls.
+    only(STABLE, "security sandbox::a_forbidden"),
+    only(NEWEST, "security sandbox::a_listed"),
     // Namespaces, bridges, netfilter.
     only(STABLE, "kernel_spaces life::guard_and_proxy_come_back"),
     only(ARM64, "kernel_spaces served::fake_root"),
