@@ -53,6 +53,7 @@ impl SelectorPattern {
                 "globs are for cgroup:path and unix:path; list the values with any_of".into(),
             ));
         } else {
+            never_a_value(key, value)?;
             ValuePattern::Exact(value.into())
         };
         Ok(Self {
@@ -73,6 +74,32 @@ impl SelectorPattern {
                 suffix,
             } => strip(value, prefix, suffix).is_some_and(|inner| bound.bind(name, inner)),
         })
+    }
+}
+
+/// What no process has: an allow that rests on it is for nobody, and a deny denies nobody, which is worse.
+fn never_a_value(key: Key, value: &str) -> Result<(), (String, String)> {
+    let by_name = match key {
+        Key::UnixUid => "unix:user",
+        Key::UnixGid => "unix:group",
+        Key::UnixSupplementaryGid => "unix:supplementary_group",
+        Key::UnixSha256 => {
+            let hex = |byte: u8| byte.is_ascii_digit() || matches!(byte, b'a'..=b'f');
+            return if value.len() == 64 && value.bytes().all(hex) {
+                Ok(())
+            } else {
+                let help = "write what `sha256sum FILE` prints: 64 digits, in lower case";
+                Err((format!("`{value}` is no SHA-256"), help.into()))
+            };
+        }
+        _ => return Ok(()),
+    };
+    // As the kernel's number is written, and in no other way.
+    if value.parse::<u32>().is_ok_and(|id| id.to_string() == value) {
+        Ok(())
+    } else {
+        let help = format!("write the number, or `{by_name}:{value}` where that is a name");
+        Err((format!("`{value}` is no id: `{key}` takes a number"), help))
     }
 }
 
