@@ -208,15 +208,10 @@ impl Interceptor {
         let links = pins.links();
         interceptor.drift = Some(drift::Drift::of(&ebpf, &pins, &root)?);
         interceptor._held = Some(pins.commit()?);
-        interceptor.uplinks = Some(uplinks::Uplinks {
-            configured: settings.hardening.uplinks.clone(),
-            links,
-            program: uplink_program(&mut ebpf).map_err(|error| error.to_string()),
-            passage: parameters.passage,
-            applied: None,
-            listing: None,
-            standing: vec![],
-        });
+        let program = uplink_program(&mut ebpf).map_err(|error| error.to_string());
+        let configured = settings.hardening.uplinks.clone();
+        let uplinks = uplinks::Uplinks::new(configured, links, program, parameters.passage);
+        interceptor.uplinks = Some(uplinks);
         interceptor.refresh_uplinks();
         Ok(interceptor)
     }

@@ -186,7 +186,7 @@ fn azures_preset_lets_debians_cloud_init_and_waagent_do_their_work_and_nobody_el
     platform.judges(
         "walinuxagent.service",
         waagent,
-        &[r#""name": "upstream""#, r#""versions": ["2015-09-01"]"#],
+        &[r#""name": "upstream""#, "2015-09-01"],
     );
     let said = wireserver.said();
     for asked in [

@@ -12,11 +12,15 @@ use crate::{EARLY, GUARD, POLICY, PROXY, VAULT};
 const MANUAL: &str = include_str!("../../agent/docs/threat-model.md");
 
 /// Rows whose tests are those that they name themselves: one can't be in such a state for as long as it takes to ask.
-const NOT_WALKED: [&str; 4] = [
+const NOT_WALKED: [&str; 8] = [
     "guard hung: its loop alone",
     "somebody undoes what is in force",
     "out of memory",
     "a disk is full",
+    "beside others' programs at the same cgroup",
+    "a policy on trial (`reload --confirm-within`)",
+    "bypassed, with the guard there or gone: whom it names",
+    "guard gone, its lease over: a lifeline at its endpoint",
 ];
 
 /// What somebody gets in the end.

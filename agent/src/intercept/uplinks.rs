@@ -54,6 +54,26 @@ pub(super) struct Outcome {
     pub(super) netfilter: Result<(), String>,
 }
 
+impl Uplinks {
+    /// Neither layer stands yet.
+    pub(super) fn new(
+        configured: Vec<Arc<str>>,
+        links: PathBuf,
+        program: Result<OwnedFd, String>,
+        passage: Passage,
+    ) -> Self {
+        Self {
+            configured,
+            links,
+            program,
+            passage,
+            applied: None,
+            listing: None,
+            standing: vec![],
+        }
+    }
+}
+
 impl fmt::Debug for Uplinks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Not the passage.
