@@ -108,6 +108,7 @@ impl Platform {
 
     /// In its unit `command` says `right`; elsewhere, and in its unit as somebody else, it doesn't.
     #[track_caller]
+    #[expect(clippy::unwrap_used, reason = "a test may end with a panic")]
     fn judges(&self, unit: &str, command: &str, right: &[&str]) {
         let said = self.in_unit(unit, "", command).unwrap();
         for right in right {

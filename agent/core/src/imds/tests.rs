@@ -635,7 +635,6 @@ fn the_wireservers_own_paths_are_forward_only() {
     assert_eq!(call.asked, Asked::Azure(Ask::ForwardOnly));
     let kept = ("x-ms-version".to_owned(), "2012-11-30".to_owned());
     assert_eq!(call.rebuild(None).headers, [kept]);
-    // waagent's handshake of versions. No path of the wireserver shows what has a path of its own.
     for path in ["/?comp=versions", "/vmSettings", "/machine?comp=goalstate"] {
         let call = send(&format!("GET {path} HTTP/1.1\nHost: 168.63.129.16"), &there).unwrap();
         assert!(!read(&call).1, "{path}");
