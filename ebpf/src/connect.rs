@@ -60,22 +60,11 @@ pub(crate) enum Verdict {
 /// IPv4 sockets.
 #[cgroup_sock_addr(connect4)]
 pub(crate) fn connect4(ctx: SockAddrContext) -> i32 {
-    dialled_by_ipv4(&ctx, judge::<false>)
-}
-
-/// IPv6 sockets; `::ffff:a.b.c.d` is IPv4 and goes to the IPv4 listener, and so does what NAT64 would make of it.
-#[cgroup_sock_addr(connect6)]
-pub(crate) fn connect6(ctx: SockAddrContext) -> i32 {
-    dialled_by_ipv6(&ctx, judge::<false>, judge::<true>)
-}
-
-/// What a connect4 program returns.
-#[inline(always)]
-pub(crate) fn dialled_by_ipv4(ctx: &SockAddrContext, judge: impl Judge) -> i32 {
     let sa = ctx.sock_addr;
     // SAFETY: reads of context members of the widths that the verifier allows.
     let (ip, port) = unsafe { ((*sa).user_ip4, dialled_port(sa)) };
-    match judge(ctx, [0, 0, MAPPED, ip], port, AF_INET) {
+    let words = [0, 0, MAPPED, ip];
+    match judge::<false>(&ctx, words, port, AF_INET) {
         Verdict::Untouched => 1,
         Verdict::Refuse(errno) => refuse(errno),
         // SAFETY: a connect4 program's context.
@@ -83,17 +72,31 @@ pub(crate) fn dialled_by_ipv4(ctx: &SockAddrContext, judge: impl Judge) -> i32 {
     }
 }
 
-/// What a connect6 program returns, by the judge of the listener that it would go to.
+/// Aims at the IPv4 listener.
+///
+/// # Safety
+/// `sa` is the context of a connect4 program.
 #[inline(always)]
-pub(crate) fn dialled_by_ipv6(ctx: &SockAddrContext, to4: impl Judge, to6: impl Judge) -> i32 {
+pub(crate) unsafe fn aim4(sa: *mut bpf_sock_addr) -> i32 {
+    // SAFETY: connect4 may write these two.
+    unsafe {
+        (*sa).user_ip4 = LOOPBACK4;
+        (*sa).user_port = u32::from(proxy_port().to_be());
+    }
+    1
+}
+
+/// IPv6 sockets; `::ffff:a.b.c.d` is IPv4 and goes to the IPv4 listener, and so does what NAT64 would make of it.
+#[cgroup_sock_addr(connect6)]
+pub(crate) fn connect6(ctx: SockAddrContext) -> i32 {
     let sa = ctx.sock_addr;
     // SAFETY: reads of the context.
     let (words, port) = unsafe { (plain(dialled6(sa)), dialled_port(sa)) };
     let is_mapped = words[0] == 0 && words[1] == 0 && words[2] == MAPPED;
     let verdict = if is_mapped {
-        to4(ctx, words, port, AF_INET6)
+        judge::<false>(&ctx, words, port, AF_INET6)
     } else {
-        to6(ctx, words, port, AF_INET6)
+        judge::<true>(&ctx, words, port, AF_INET6)
     };
     match verdict {
         Verdict::Untouched => 1,
@@ -103,30 +106,12 @@ pub(crate) fn dialled_by_ipv6(ctx: &SockAddrContext, to4: impl Judge, to6: impl 
     }
 }
 
-/// What becomes of a connect, by context, address, port and family of the socket.
-pub(crate) trait Judge: Fn(&SockAddrContext, [u32; 4], u32, u16) -> Verdict {}
-impl<F: Fn(&SockAddrContext, [u32; 4], u32, u16) -> Verdict> Judge for F {}
-
-/// Aims at the IPv4 listener.
-///
-/// # Safety
-/// `sa` is the context of a connect4 program.
-#[inline(always)]
-unsafe fn aim4(sa: *mut bpf_sock_addr) -> i32 {
-    // SAFETY: connect4 may write these two.
-    unsafe {
-        (*sa).user_ip4 = LOOPBACK4;
-        (*sa).user_port = u32::from(proxy_port().to_be());
-    }
-    1
-}
-
 /// Aims at the IPv6 listener, or as a mapped address at the IPv4 one.
 ///
 /// # Safety
 /// `sa` is the context of a connect6 program.
 #[inline(always)]
-unsafe fn aim6(sa: *mut bpf_sock_addr, mapped: bool) -> i32 {
+pub(crate) unsafe fn aim6(sa: *mut bpf_sock_addr, mapped: bool) -> i32 {
     let (third, fourth) = if mapped {
         (MAPPED, LOOPBACK4)
     } else {
