@@ -54,6 +54,38 @@ fn a_holder_of_cap_net_raw_and_its_sockets_are_found() {
     }
 }
 
+#[test]
+#[ignore = "kernel: cargo xtask test kernel"]
+fn a_holder_of_cap_net_admin_is_found_where_it_is_not_alone() {
+    require!(Root, Cgroup2, Bpf);
+    let clinic = Clinic::new("doctor-admin").unwrap();
+    let _agent = clinic.start().unwrap();
+    let kill = |mut child: Child| {
+        child.kill()?;
+        child.wait()?;
+        Ok(())
+    };
+    let holds = "setpriv --inh-caps=+net_admin --ambient-caps=+net_admin --reuid=1001 --regid=2001 --clear-groups --bounding-set=-all,+net_admin";
+    let beside_the_guard = || {
+        process(
+            &clinic,
+            &format!("exec {holds} -- sh -c 'echo up; exec sleep 60'"),
+        )
+    };
+    clinic.changes("net-admin", "weak", "sleep", beside_the_guard, kill);
+    // In a namespace of its own it can speak in nobody's name.
+    let alone = process(
+        &clinic,
+        &format!("exec unshare -n {holds} -- sh -c 'echo up; exec sleep 60'"),
+    );
+    let (_, subjects) = clinic.findings().unwrap()["net-admin"].clone();
+    kill(alone.unwrap()).unwrap();
+    assert!(
+        subjects.iter().all(|s| !s.contains("sleep")),
+        "{subjects:?}"
+    );
+}
+
 /// A process of the world that has said that it stands.
 fn process(clinic: &Clinic, line: &str) -> Result<Child> {
     let mut command = Command::new("sh");

@@ -33,10 +33,11 @@ read = ["azure:/metadata/instance/**"]
 "#;
 
 /// What a machine may have of its own: these lie outside of any world. Each is still compared before and after.
-const MACHINES_OWN: [&str; 7] = [
+const MACHINES_OWN: [&str; 8] = [
     "ptrace-scope",
     "vsock",
     "net-raw",
+    "net-admin",
     "namespaces",
     "pass-through",
     "macvlan",

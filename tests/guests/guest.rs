@@ -36,7 +36,7 @@ pub(crate) fn dial_from_host(world: &World, to: impl Into<SocketAddr>) -> Dialle
 fn connect(to: SocketAddr) -> Dialled {
     let stream = TcpStream::connect_timeout(&to, PATIENCE).map_err(|error| error.kind())?;
     stream
-        .set_read_timeout(Some(Duration::from_secs(5)))
+        .set_read_timeout(Some(patience(Duration::from_secs(5))))
         .unwrap();
     Ok(Line {
         stream,

@@ -16,6 +16,7 @@ pub struct Workload<'w> {
     cgroup: String,
     space: Option<&'w Space>,
     own_netns: bool,
+    pid_namespace_of: Option<u32>,
 }
 
 impl<'w> Workload<'w> {
@@ -28,6 +29,7 @@ impl<'w> Workload<'w> {
             cgroup: format!("{name}.service"),
             space: None,
             own_netns: false,
+            pid_namespace_of: None,
         }
     }
 
@@ -75,6 +77,15 @@ impl<'w> Workload<'w> {
     pub fn in_own_netns(self) -> Self {
         Self {
             own_netns: true,
+            ..self
+        }
+    }
+
+    /// In the pid namespace of this process.
+    #[must_use]
+    pub fn in_pid_namespace_of(self, pid: u32) -> Self {
+        Self {
+            pid_namespace_of: Some(pid),
             ..self
         }
     }
@@ -176,6 +187,9 @@ impl<'w> Workload<'w> {
             .arg(self.cgroup()?);
         if self.own_netns {
             command.args(["unshare", "--net", "--"]);
+        }
+        if let Some(pid) = self.pid_namespace_of {
+            command.args(["nsenter", &format!("--pid=/proc/{pid}/ns/pid"), "--"]);
         }
         command.args([
             "setpriv",

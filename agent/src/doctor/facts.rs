@@ -63,7 +63,9 @@ pub struct Facts {
     /// Namespaces that couldn't be entered, and why.
     pub closed: Vec<String>,
     /// Processes that can use raw sockets here.
-    pub raw: Seen<RawPower>,
+    pub raw: Seen<Power>,
+    /// Processes that rule a network namespace which others are in, too.
+    pub net_admin: Seen<Power>,
     /// Who holds a socket of interest, by the socket's inode.
     pub holders: Seen<BTreeMap<u64, Holder>>,
     /// Whether each listener, by its inode, carries the guard's mark.
@@ -239,9 +241,9 @@ pub struct Holder {
     pub cgroup: Option<PathBuf>,
 }
 
-/// Processes of this network namespace and the initial user namespace whose permitted capabilities have CAP_NET_RAW.
+/// Processes of the initial user namespace whose permitted capabilities have one in question.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RawPower {
+pub struct Power {
     /// With CAP_SYS_ADMIN as well: these are the host's root, whom nothing here stops.
     pub roots: usize,
     /// Without: the ones that the layers are about.

@@ -15,7 +15,7 @@ use super::finding::{Endpoint, Report, State};
 use crate::intercept::Mode;
 
 /// The names of all checks, in the order in which they are told in JSON.
-pub const CHECKS: [&str; 24] = [
+pub const CHECKS: [&str; 25] = [
     "layers",
     "programs",
     "foreign-programs",
@@ -28,6 +28,7 @@ pub const CHECKS: [&str; 24] = [
     "connections",
     "guests",
     "net-raw",
+    "net-admin",
     "packet-sockets",
     "pass-through",
     "ptrace-scope",
@@ -60,6 +61,7 @@ pub fn judge(facts: &Facts, accepted: &[String]) -> Report {
         machine::connections(facts, &guarded, &layers),
         guests::guests(facts),
         power::raw(facts),
+        power::net_admin(facts),
         power::packet_sockets(facts),
         power::pass_through(facts),
         power::ptrace(facts),

@@ -51,6 +51,7 @@ pub fn look(at: &Question) -> Facts {
         spaces,
         closed,
         raw: processes.raw_power(),
+        net_admin: processes.net_power(),
         marked: held
             .as_ref()
             .map_err(Clone::clone)

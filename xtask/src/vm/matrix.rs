@@ -125,7 +125,7 @@ pub(super) const MODULES: [&str; 30] = [
 /// How `SUITE TEST` begins of what each machine runs at every `cargo xtask test vm`: that programs load, that callers are steered
 /// and told apart, the packets' own layer, namespaces, guests, attestation. One that no test's name begins with is a failure.
 /// With `--full` the whole kernel tier runs on each.
-const EVERYWHERE: [&str; 13] = [
+const EVERYWHERE: [&str; 11] = [
     "kernel_world nothing_leads_out",
     "kernel_interception attribution::exec_right_after",
     "kernel_interception attribution::the_record_says",
@@ -134,10 +134,8 @@ const EVERYWHERE: [&str; 13] = [
     "kernel_interception steering::only_a_marked",
     "kernel_interception steering::what_is_not_tcp",
     "kernel_spaces served::a_caller_in_its_own",
-    "kernel_guests routed::each_interface",
+    "kernel_guard pid_namespace::",
     "security egress::what_leaves",
-    "security_opens_nothing callers::stopped_by_ip_address_deny",
-    "journey_agent attested::a_grant",
     "imds_guard ",
 ];
 
@@ -158,16 +156,14 @@ const NEWEST: &[&str] = &["newest"];
 const ENDS: &[&str] = &["6.1", "newest"];
 const ARM64: &[&str] = &["arm64-6.12"];
 
-const ONLY: [Only; 29] = [
+const ONLY: [Only; 28] = [
     // Hooks, their order, socket storage, handshakes: the ends of the range, and the other processor.
     only(ENDS, "kernel_interception attribution::many_connections"),
     only(ARM64, "kernel_interception attribution::"),
     only(NEWEST, "kernel_interception steering::"),
     only(STABLE, "kernel_interception lifetime::a_start_that_fails"),
-    only(STABLE, "kernel_interception lifetime::restarts_under_load"),
     only(ENDS, "security dial::however"),
     only(ARM64, "security dial::however"),
-    only(NEWEST, "security dial::aliases"),
     only(STABLE, "security dial::an_address_of_the_link"),
     // The uplink's layers: before and after tcx.
     only(ENDS, "security frames::frames_made_by_hand"),
@@ -175,7 +171,8 @@ const ONLY: [Only; 29] = [
     only(STABLE, "security frames::without_nft"),
     // Processes: with and without pidfs and PIDFD_GET_INFO.
     only(NEWEST, "security pid_reuse::who_takes_the_pid_within"),
-    only(ENDS, "journey_agent policy::a_grant_that_rests"),
+    only(ENDS, "journey_agent attested::a_grant"),
+    only(OLDEST, "journey_agent policy::a_grant_that_rests"),
     only(STABLE, "security rejudged::a_process_that_has_left"),
     only(OLDEST, "security rejudged::a_process_that_changes"),
     only(ARM64, "security rogue::a_signature_needs"),
@@ -185,18 +182,18 @@ const ONLY: [Only; 29] = [
     // Namespaces, bridges, netfilter.
     only(STABLE, "kernel_spaces life::guard_and_proxy_come_back"),
     only(ARM64, "kernel_spaces served::fake_root"),
+    only(ENDS, "kernel_guests routed::each_interface"),
     only(STABLE, "kernel_guests bridged::each_port"),
     only(
         OLDEST,
         "kernel_guests bridged::a_neighbours_address_or_station",
     ),
     only(STABLE, "kernel_guests changes::flushed_rules"),
-    only(ARM64, "security ports::"),
     only(STABLE, "kernel_guard a_killed_proxy"),
     only(OLDEST, "kernel_doctor layers::a_stranger"),
     only(
-        NEWEST,
-        "security_opens_nothing callers::bound_to_a_device_or_an_address_in",
+        &["6.12", "newest"],
+        "security_opens_nothing callers::stopped_by_ip_address_deny",
     ),
     only(
         OLDEST,

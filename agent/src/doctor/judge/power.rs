@@ -1,14 +1,38 @@
 //! Who and what doesn't pass the hooks: raw sockets, hardware, the hypervisor's side channels, debuggers.
 
-use super::super::facts::{Facts, SocketKind};
+use super::super::facts::{Facts, Power, Seen, SocketKind};
 use super::super::finding::Finding;
 use super::machine::holder;
 
 /// Holders of CAP_NET_RAW in this network namespace.
 pub(super) fn raw(facts: &Facts) -> Finding {
-    const CHECK: &str = "net-raw";
-    let power = match &facts.raw {
-        Err(why) => return Finding::unknown(CHECK, why),
+    holders(
+        "net-raw",
+        &facts.raw,
+        "raw and packet sockets pass no connect hook; their holders can also read the proxy's traffic on loopback",
+        "drop CAP_NET_RAW from these (CapabilityBoundingSet=, --cap-drop=NET_RAW), or accept this",
+    )
+}
+
+/// Holders of CAP_NET_ADMIN in a network namespace that they share.
+pub(super) fn net_admin(facts: &Facts) -> Finding {
+    holders(
+        "net-admin",
+        &facts.net_admin,
+        "who rules a network namespace can read and alter what others in it exchange with the proxy over loopback, and speak in their name",
+        "drop CAP_NET_ADMIN from these (CapabilityBoundingSet=, --cap-drop=NET_ADMIN), give them a network namespace of their own, or accept this",
+    )
+}
+
+/// Who has a power that the layers are about, beside the host's root.
+fn holders(
+    check: &'static str,
+    power: &Seen<Power>,
+    matters: &'static str,
+    remedy: &'static str,
+) -> Finding {
+    let power = match power {
+        Err(why) => return Finding::unknown(check, why),
         Ok(power) => power,
     };
     let named = |all: &[(u32, String)]| -> Vec<String> {
@@ -24,18 +48,13 @@ pub(super) fn raw(facts: &Facts) -> Finding {
             unread.len(),
             others.len()
         );
-        return Finding::unknown(CHECK, why).about(others.into_iter().chain(unread));
+        return Finding::unknown(check, why).about(others.into_iter().chain(unread));
     }
     if others.is_empty() {
-        return Finding::ok(CHECK, format!("none beside {roots}"));
+        return Finding::ok(check, format!("none beside {roots}"));
     }
-    Finding::weak(
-        CHECK,
-        format!("{} processes, beside {roots}", others.len()),
-        "raw and packet sockets pass no connect hook; their holders can also read the proxy's traffic on loopback",
-        "drop CAP_NET_RAW from these (CapabilityBoundingSet=, --cap-drop=NET_RAW), or accept this",
-    )
-    .about(others)
+    let what = format!("{} processes, beside {roots}", others.len());
+    Finding::weak(check, what, matters, remedy).about(others)
 }
 
 /// Raw and packet sockets that are open: a process may have dropped the capability and kept the socket.

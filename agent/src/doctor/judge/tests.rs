@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::doctor::facts::{
-    CONNECT, Devices, Effective, Holder, Interface, Link, Pins, Place, Program, RawPower, Route,
-    Rule, Socket, SocketKind, Space,
+    CONNECT, Devices, Effective, Holder, Interface, Link, Pins, Place, Power, Program, Route, Rule,
+    Socket, SocketKind, Space,
 };
 use crate::intercept::bypasses::Live;
 use crate::intercept::layer::{LAYERS, Need};
@@ -95,10 +95,11 @@ fn well() -> Facts {
         guard: Ok(Some(4)),
         spaces: Ok(vec![host()]),
         closed: vec![],
-        raw: Ok(RawPower {
+        raw: Ok(Power {
             roots: 9,
-            ..RawPower::default()
+            ..Power::default()
         }),
+        net_admin: Ok(Power::default()),
         holders: Ok(BTreeMap::new()),
         marked: Ok(BTreeMap::from([(LISTENER, Ok(true))])),
         devices: Ok(Devices::default()),
@@ -202,6 +203,7 @@ fn never_installed_is_open_and_what_cannot_be_read_is_unknown() {
         f.guard = Err(no());
         f.spaces = Err(no());
         f.raw = Err(no());
+        f.net_admin = Err(no());
         f.holders = Err(no());
         f.marked = Err(no());
         f.devices = Err(no());
@@ -381,12 +383,26 @@ fn connections_that_nobody_steered_are_open_unless_they_are_ours_or_allowed() {
 }
 
 #[test]
-fn raw_power_and_raw_sockets() {
+fn power_over_the_network_and_raw_sockets() {
     changes("net-raw", State::Weak, |f| {
         f.raw.as_mut().unwrap().others.push((9, "ping".into()))
     });
     changes("net-raw", State::Unknown, |f| {
         f.raw.as_mut().unwrap().unread.push((1, "init".into()));
+    });
+    changes("net-admin", State::Weak, |f| {
+        f.net_admin
+            .as_mut()
+            .unwrap()
+            .others
+            .push((9, "netd".into()))
+    });
+    changes("net-admin", State::Unknown, |f| {
+        f.net_admin
+            .as_mut()
+            .unwrap()
+            .unread
+            .push((1, "init".into()));
     });
     for kind in [SocketKind::Packet, SocketKind::Raw] {
         changes("packet-sockets", State::Weak, |f| {

@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
-use super::super::facts::{Holder, RawPower, Seen};
+use super::super::facts::{Holder, Power, Seen};
 use super::because;
 use crate::intercept::environment;
 
@@ -14,6 +14,7 @@ use crate::intercept::environment;
 const FIRST_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
 
 /// Bits of capability sets, include/uapi/linux/capability.h.
+const NET_ADMIN: u64 = 1 << 12;
 const NET_RAW: u64 = 1 << 13;
 const SYS_ADMIN: u64 = 1 << 21;
 
@@ -23,6 +24,8 @@ pub(super) struct Process {
     pub(super) pid: u32,
     pub(super) name: String,
     permitted: u64,
+    /// Its effective user; `None`: not told.
+    user: Option<u32>,
     /// Inode of its network namespace; `None`: it can't be read.
     pub(super) netns: Option<u64>,
     user_namespace: Option<u64>,
@@ -52,21 +55,36 @@ impl Processes {
     }
 
     /// Who can use raw sockets in this network namespace.
-    pub(super) fn raw_power(&self) -> Seen<RawPower> {
-        let all = self.all.as_ref().map_err(Clone::clone)?;
+    pub(super) fn raw_power(&self) -> Seen<Power> {
         let here =
             inode("/proc/thread-self/ns/net").ok_or("our own network namespace can't be read")?;
-        let mut power = RawPower::default();
-        for process in all.iter().filter(|p| p.permitted & NET_RAW != 0) {
-            match (process.netns, process.user_namespace) {
-                (Some(net), Some(FIRST_USER_NAMESPACE)) if net == here => {
-                    if process.permitted & SYS_ADMIN == 0 {
-                        power.others.push((process.pid, process.name.clone()));
-                    } else {
+        self.power(NET_RAW, |net, _| net == here)
+    }
+
+    /// Who rules a network namespace that processes of others are in as well: their connections run over a loopback that it can
+    /// alter.
+    pub(super) fn net_power(&self) -> Seen<Power> {
+        let all = self.all.as_ref().map_err(Clone::clone)?;
+        self.power(NET_ADMIN, |net, user| {
+            all.iter()
+                .any(|p| p.netns == Some(net) && p.user != Some(user))
+        })
+    }
+
+    /// Holders of a capability in the first user namespace, where `counts` says so of their network namespace and their user.
+    fn power(&self, capability: u64, counts: impl Fn(u64, u32) -> bool) -> Seen<Power> {
+        let all = self.all.as_ref().map_err(Clone::clone)?;
+        let mut power = Power::default();
+        for process in all.iter().filter(|p| p.permitted & capability != 0) {
+            match (process.netns, process.user_namespace, process.user) {
+                (Some(net), Some(FIRST_USER_NAMESPACE), Some(user)) => {
+                    if process.permitted & SYS_ADMIN != 0 {
                         power.roots += 1;
+                    } else if counts(net, user) {
+                        power.others.push((process.pid, process.name.clone()));
                     }
                 }
-                (Some(_), Some(_)) => {}
+                (Some(_), Some(_), _) => {}
                 _ => power.unread.push((process.pid, process.name.clone())),
             }
         }
@@ -133,6 +151,7 @@ impl Process {
             pid,
             name: field("Name:")?.to_owned(),
             permitted: u64::from_str_radix(field("CapPrm:")?, 16).ok()?,
+            user: field("Uid:").and_then(|ids| ids.split_whitespace().nth(1)?.parse().ok()),
             netns: namespace(pid, "net")?,
             user_namespace: namespace(pid, "user")?,
         })
