@@ -54,6 +54,11 @@ Start with `imds-guard check /etc/imds-guard/imds-guard.toml`, then `imds-guard 
 pub enum Verb {
     /// Guard this host: attach to the kernel, serve the metadata addresses, until told to stop.
     ///
+    /// What happens to callers is each endpoint's mode: `observe` touches nothing and notes who asks, `audit` lets through and
+    /// records what enforce would refuse, `enforce` refuses at once whatever no rule grants, the platform's own agents included.
+    /// An endpoint of a cloud that some rule speaks of is in `enforce` where nothing else is written: `imds-guard check FILE`
+    /// shows the modes. On a machine that others work on, begin with `observe`.
+    ///
     /// SIGHUP reads the configuration again; a bad one changes nothing. When this ends, what guards the addresses stays in
     /// the kernel, and callers are refused until it runs again: `imds-guard teardown` alone removes it.
     Run(run::Args),

@@ -38,7 +38,11 @@ fn mistaken() -> (tempfile::TempDir, String) {
 fn check_accepts_the_example_with_0() {
     let output = said(&["check", EXAMPLE]);
     assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
-    assert_eq!(text(&output), "ok: 3 workloads, 5 rules, 0 warnings\n");
+    let told = text(&output);
+    let mut lines = told.lines();
+    assert_eq!(lines.next(), Some("ok: 3 workloads, 5 rules, 0 warnings"));
+    let enforced = lines.next().expect("what is enforced");
+    assert!(enforced.starts_with("enforce (") && enforced.contains("azure-imds"));
     let output = said(&["check", "--json", EXAMPLE]);
     assert_eq!(output.status.code(), Some(0));
     let accepted = json(&output);
@@ -48,6 +52,51 @@ fn check_accepts_the_example_with_0() {
         (&3.into(), &5.into())
     );
     assert_eq!(accepted["findings"].as_array().unwrap().len(), 0);
+    assert_eq!(accepted["endpoints"]["azure-imds"], "enforce");
+}
+
+/// A policy file with this text.
+fn written(text: &str) -> (tempfile::TempDir, String) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("policy.toml");
+    std::fs::write(&file, text).expect("a file");
+    let file = file.to_str().expect("UTF-8").to_owned();
+    (directory, file)
+}
+
+#[test]
+fn check_says_what_is_in_force_also_where_it_is_nothing_or_not_what_is_written() {
+    let (_kept, nothing) = written("");
+    let told = text(&said(&["check", &nothing]));
+    assert!(told.contains("nothing is guarded"), "{told}");
+    let (_kept, overruled) = written(
+        "[endpoints]\nazure-imds = \"enforce\"\naws-imds = \"audit\"\ngcp-imds = \"enforce\"\n",
+    );
+    let told = text(&said(&["check", &overruled]));
+    assert!(
+        told.contains("`aws-imds` is in `enforce` all the same"),
+        "{told}"
+    );
+    assert!(told.contains(":3:"), "with its place: {told}");
+    assert!(!told.contains("nothing is guarded"), "its twin: {told}");
+}
+
+#[test]
+fn explain_says_that_observe_touches_nothing() {
+    let (_kept, file) = written(
+        "[endpoints]\nazure-imds = \"observe\"\n[[deny]]\nname = \"none\"\nread = [\"azure:/metadata/**\"]\n",
+    );
+    let asked = |file: &str| {
+        let request = "GET /metadata/instance/compute";
+        let selectors = ["--selectors", "unix:uid:1000"];
+        let arguments = ["explain", "--config", file, "--request", request];
+        text(&said(&[&arguments[..], &selectors].concat()))
+    };
+    let told = asked(&file);
+    assert!(told.contains("NOT TOUCHED"), "{told}");
+    assert!(told.contains("In enforce it would be denied"), "{told}");
+    let enforced = asked(EXAMPLE);
+    assert!(enforced.contains("DENIED") && !enforced.contains("TOUCHED"));
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! `imds-guard check`: reads configuration and policy, and reports every error at once. It judges what files say, so that
 //! it works in a pipeline that isn't root; whose files they are is judged by `run`.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use imds_guard_core::policy::{self, Compiled, Diagnostics, Source};
+use imds_guard_core::policy::{self, Compiled, Diagnostics, Mode, Settings, Source};
 use serde_json::json;
 
 use super::{Exit, Failure};
@@ -40,6 +41,7 @@ pub fn run(args: Args) -> Result<ExitCode, Failure> {
                 out,
                 "ok: {workloads} workloads, {rules} rules, {warnings} warnings"
             )?;
+            write!(out, "{}", modes(&compiled.settings))?;
         }
         Err(Bad::Policy(diagnostics)) if args.json => {
             let findings = diagnostics.findings();
@@ -56,12 +58,40 @@ pub fn run(args: Args) -> Result<ExitCode, Failure> {
 }
 
 fn accepted(compiled: &Compiled) -> serde_json::Value {
+    let modes = compiled.settings.modes();
+    let endpoints: BTreeMap<&str, &str> = modes
+        .iter()
+        .map(|(endpoint, mode)| (&*endpoint.name, mode.word()))
+        .collect();
     json!({
         "ok": true,
         "workloads": compiled.policy.workload_count(),
         "rules": compiled.policy.rules(),
+        "endpoints": endpoints,
         "findings": compiled.warnings.findings(),
     })
+}
+
+/// What is in force with these files, a line for each mode.
+fn modes(settings: &Settings) -> String {
+    let all = settings.modes();
+    let of = |wanted| {
+        let names = all.iter().filter(|(_, mode)| *mode == wanted);
+        let names: Vec<&str> = names.map(|(endpoint, _)| &*endpoint.name).collect();
+        names.join(", ")
+    };
+    let says = [
+        (Mode::Enforce, "what isn't granted is refused"),
+        (Mode::Audit, "what isn't granted passes, and is recorded"),
+        (Mode::Observe, "not touched"),
+    ];
+    let lines = says.map(|(mode, what)| match of(mode) {
+        none if none.is_empty() => String::new(),
+        names => format!("{} ({what}): {names}\n", mode.word()),
+    });
+    let nothing = all.iter().all(|(_, mode)| *mode == Mode::Observe);
+    let warning = "nothing is guarded: every endpoint is in observe\n";
+    lines.concat() + if nothing { warning } else { "" }
 }
 
 /// Why files are not accepted.

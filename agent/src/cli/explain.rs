@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use comfy_table::Table;
+use imds_guard_core::policy::Mode;
 use imds_guard_core::policy::explain::Explanation;
 use imds_guard_core::selector::Selectors;
 
@@ -105,7 +106,16 @@ fn tables(explanation: &Explanation) -> String {
     }
     let others = explanation.other_workloads;
     let verdict = &explanation.verdict;
-    let word = if verdict.allowed { "ALLOWED" } else { "DENIED" };
+    let word = match (explanation.mode, verdict.allowed) {
+        (Mode::Observe, true) => {
+            "NOT TOUCHED: the endpoint is in observe. In enforce it would be allowed"
+        }
+        (Mode::Observe, false) => {
+            "NOT TOUCHED: the endpoint is in observe. In enforce it would be denied"
+        }
+        (_, true) => "ALLOWED",
+        (_, false) => "DENIED",
+    };
     let would = verdict.would_deny.as_ref().map(|denial| {
         let why = imds_guard_core::policy::explain::in_words(denial);
         format!("\nwould be denied in enforce mode: {why}")

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::identify::{Match, Workload};
 use super::set::{Alternative, PolicySet};
+use super::settings::Mode;
 use crate::decision::{Decision, Denial, DenyReason, Grant, RuleRef};
 use crate::evidence::Evidence;
 use crate::request::Request;
@@ -21,8 +22,10 @@ pub struct Explanation {
     pub other_workloads: usize,
     /// Denies that hold for the caller or speak of the request, and the allows of its workloads.
     pub rules: Vec<Rule>,
-    /// What comes of it.
+    /// What comes of it; in `observe`, what would come of it in `enforce`, for nothing is touched.
     pub verdict: Verdict,
+    /// The mode in which requests to 169.254.169.254 are decided.
+    pub mode: Mode,
 }
 
 /// One piece of evidence.
@@ -89,6 +92,7 @@ impl PolicySet {
             workloads,
             rules: self.rules_considered(&workload, request, now),
             verdict: verdict(self.decide(&workload, request, now)),
+            mode: self.mode,
         }
     }
 

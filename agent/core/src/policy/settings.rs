@@ -108,6 +108,17 @@ pub enum Mode {
     Enforce,
 }
 
+impl Mode {
+    /// As it is written.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Observe => "observe",
+            Self::Audit => "audit",
+            Self::Enforce => "enforce",
+        }
+    }
+}
+
 /// What happens to traffic to an enforced endpoint's address that isn't for its port. Ordered: a later one is stricter, and
 /// of several endpoints at one address the strictest holds.
 #[derive(
@@ -185,6 +196,18 @@ impl Settings {
             }
         }
         guarded
+    }
+
+    /// The mode that each endpoint is in: of several at one address, the strictest holds for all.
+    pub fn modes(&self) -> Vec<(&Endpoint, Mode)> {
+        let guarded = self.guarded();
+        let at = |(number, endpoint): (usize, &'_ Endpoint)| {
+            let here = guarded.iter().filter(|g| g.endpoints.contains(&number));
+            here.map(|g| g.mode).max().unwrap_or(endpoint.mode)
+        };
+        let all = self.endpoints.iter().enumerate();
+        all.map(|(number, endpoint)| (endpoint, at((number, endpoint))))
+            .collect()
     }
 
     /// The mode in which requests to 169.254.169.254:80 are decided. Several clouds live there; the strictest holds for

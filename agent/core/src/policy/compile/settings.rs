@@ -167,6 +167,7 @@ impl Compiling {
         }
         self.set(&files.endpoints, &mut endpoints, |e, mode| e.mode = mode);
         self.mtls(files, &mut endpoints);
+        self.overruled(files, &endpoints);
         self.set(&files.other_traffic, &mut endpoints, |e, word| {
             e.other_traffic = Some(word);
         });
@@ -190,6 +191,31 @@ impl Compiling {
                 if let Some(mtls) = mtls {
                     mtls.mode = if shut { Mode::Enforce } else { Mode::Observe };
                 }
+            }
+        }
+    }
+
+    /// A mode that somebody wrote and that doesn't hold, for a stricter endpoint lives at the same address.
+    fn overruled(&mut self, files: &Files, endpoints: &[Endpoint]) {
+        for (name, mode) in &files.endpoints {
+            let Some(meant) = endpoints.iter().find(|e| e.name == *name) else {
+                continue;
+            };
+            let shares = |e: &&Endpoint| e.addresses.iter().any(|a| meant.addresses.contains(a));
+            let stricter = endpoints
+                .iter()
+                .filter(shares)
+                .filter(|e| e.mode > meant.mode)
+                .max_by_key(|e| e.mode);
+            if let Some(other) = stricter {
+                let (holds, other) = (other.mode.word(), &other.name);
+                let title = format!(
+                    "`{name}` is in `{holds}` all the same: `{other}` lives at the same address"
+                );
+                let help = format!(
+                    "of endpoints at one address the strictest mode holds: write `{holds}` here, or another mode for `{other}`"
+                );
+                self.warning(&mode.place, title, help);
             }
         }
     }
