@@ -86,7 +86,7 @@ pub fn read(main: &Path) -> Result<Vec<Source>, ConfigError> {
     let includes = policy::includes(&source).map_err(ConfigError::Policy)?;
     let folder = main.parent().unwrap_or(Path::new("/"));
     let (mut errors, mut files) = (vec![], Vec::<PathBuf>::new());
-    for pattern in &includes.files {
+    for (pattern, _) in &includes.files {
         match include::expand(folder, pattern) {
             // One file named twice is one file.
             Ok(more) => files.extend(more.into_iter().filter(|f| f != main)),

@@ -128,6 +128,23 @@ fn check_of_a_file_that_is_not_there_is_2() {
     assert!(errors(&output).contains("/nowhere/policy.toml can't be read"));
 }
 
+#[test]
+fn a_file_that_is_not_there_hides_no_error_of_the_others_and_is_told_where_it_is_named() {
+    let (_kept, file) = written("include = [\"gone.toml\"]\n[hots]\nname = \"x\"\n");
+    let output = said(&["check", &file]);
+    assert_eq!(output.status.code(), Some(2));
+    let told = errors(&output);
+    for expected in ["gone.toml can't be read", &format!("{file}:1:12"), "hots"] {
+        assert!(told.contains(expected), "{expected} in {told}");
+    }
+    let found = json(&said(&["check", "--json", &file, "/nowhere/policy.toml"]));
+    let titles = found["findings"].to_string();
+    assert_eq!(found["ok"], false);
+    for expected in ["/nowhere/policy.toml can't be read", "hots"] {
+        assert!(titles.contains(expected), "{expected} in {titles}");
+    }
+}
+
 fn explain(selector: &str, more: &[&str]) -> Output {
     let mut arguments = vec!["explain", "--config", EXAMPLE, "--request", TOKEN];
     arguments.extend(more);

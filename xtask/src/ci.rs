@@ -60,7 +60,7 @@ const STEPS: [Step; 8] = [
     },
     Step {
         name: "test",
-        minutes: 28,
+        minutes: 50,
         run: || test::run(&test::Options::default()),
     },
 ];

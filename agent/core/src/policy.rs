@@ -28,7 +28,7 @@ pub mod settings;
 mod subject;
 
 pub use compile::{compile, includes};
-pub use diagnostic::{Diagnostic, Diagnostics, Severity, Source};
+pub use diagnostic::{Diagnostic, Diagnostics, Place, Severity, Source};
 pub use identify::Workload;
 pub use set::PolicySet;
 pub use settings::{Mode, OtherTraffic, Settings};
@@ -110,6 +110,7 @@ pub struct Compiled {
 /// Which other files the main file wants, in the order in which they are written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Includes {
-    /// Globs or paths, relative to the main file's folder. Presets are not among them: they are compiled in.
-    pub files: Vec<Arc<str>>,
+    /// Globs or paths, relative to the main file's folder, each with its place there. Presets are not among them: they are
+    /// compiled in.
+    pub files: Vec<(Arc<str>, Place)>,
 }

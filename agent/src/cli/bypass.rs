@@ -179,8 +179,7 @@ fn of_guard(args: &Args) -> Option<PathBuf> {
 
 /// What the configuration says; one with errors says nothing, and must not be in the way here.
 fn configured(config: &Path) -> Option<PathBuf> {
-    let sources = check::read(&[config.to_owned()]).ok()?;
-    let compiled = check::compile(&sources).ok()?;
+    let compiled = check::compile(check::read(&[config.to_owned()])).ok()?;
     compiled
         .settings
         .audit

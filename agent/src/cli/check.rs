@@ -6,7 +6,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use imds_guard_core::policy::{self, Compiled, Diagnostics, Mode, Settings, Source};
+use imds_guard_core::policy::{
+    self, Compiled, Diagnostic, Diagnostics, Mode, Place, Settings, Severity, Source,
+};
 use serde_json::json;
 
 use super::{Exit, Failure};
@@ -26,7 +28,7 @@ pub struct Args {
 /// # Errors
 /// Exit code 2 with the findings when a file has errors.
 pub fn run(args: Args) -> Result<ExitCode, Failure> {
-    let result = read(&args.files).and_then(|sources| compile(&sources));
+    let result = compile(read(&args.files));
     let mut out = std::io::stdout();
     match result {
         Ok(compiled) if args.json => writeln!(out, "{}", accepted(&compiled))?,
@@ -43,16 +45,15 @@ pub fn run(args: Args) -> Result<ExitCode, Failure> {
             )?;
             write!(out, "{}", modes(&compiled.settings))?;
         }
-        Err(Bad::Policy(diagnostics)) if args.json => {
+        Err(diagnostics) if args.json => {
             let findings = diagnostics.findings();
             writeln!(out, "{}", json!({ "ok": false, "findings": findings }))?;
             return Ok(Exit::Usage.into());
         }
-        Err(Bad::Policy(diagnostics)) => {
+        Err(diagnostics) => {
             let told = diagnostics.to_string();
             return Err(Failure::new(Exit::Usage, told.trim_end()));
         }
-        Err(Bad::File(told)) => return Err(Failure::new(Exit::Usage, told)),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -94,48 +95,103 @@ fn modes(settings: &Settings) -> String {
     lines.concat() + if nothing { warning } else { "" }
 }
 
-/// Why files are not accepted.
-pub(super) enum Bad {
-    File(String),
-    Policy(Diagnostics),
+/// Files as they are, and what is to be said of those that can't be read.
+pub(super) struct Files {
+    sources: Vec<Source>,
+    unread: Vec<Diagnostic>,
 }
 
-/// Compiles with this machine's name and clock.
-pub(super) fn compile(sources: &[Source]) -> Result<Compiled, Bad> {
+/// Compiles with this machine's name and clock. A file that can't be read doesn't hide what is wrong in the others.
+pub(super) fn compile(files: Files) -> Result<Compiled, Diagnostics> {
     let hostname = nix::unistd::gethostname().unwrap_or_default();
     let now = jiff::Timestamp::now().as_second();
-    policy::compile(sources, &hostname.to_string_lossy(), now).map_err(Bad::Policy)
+    let compiled = policy::compile(&files.sources, &hostname.to_string_lossy(), now);
+    if files.unread.is_empty() {
+        return compiled;
+    }
+    let mut diagnostics = compiled.map_or_else(|errors| errors, |compiled| compiled.warnings);
+    diagnostics.all.splice(0..0, files.unread);
+    Err(diagnostics)
 }
 
 /// Reads the files, and what the main one includes where it stands alone.
-pub(super) fn read(files: &[PathBuf]) -> Result<Vec<Source>, Bad> {
-    let mut sources = files
-        .iter()
-        .map(|f| source(f))
-        .collect::<Result<Vec<_>, _>>()?;
-    if let ([main], [file]) = (&sources[..], files) {
-        let includes = policy::includes(main).map_err(Bad::Policy)?;
-        let folder = file.parent().unwrap_or(Path::new("/"));
-        let mut included = vec![];
-        for entry in &includes.files {
-            let found = include::expand(folder, entry).map_err(|e| Bad::File(e.to_string()))?;
-            included.extend(found.into_iter().filter(|f| f != file));
-        }
-        included.sort();
-        included.dedup();
-        for file in &included {
-            sources.push(source(file)?);
+pub(super) fn read(files: &[PathBuf]) -> Files {
+    let mut all = Files {
+        sources: vec![],
+        unread: vec![],
+    };
+    let (main, mut others) = files
+        .split_first()
+        .map_or((None, vec![]), |(main, others)| {
+            (Some(main), others.to_vec())
+        });
+    if let Some(main) = main {
+        all.add(main);
+        if others.is_empty() {
+            others = all.included(main);
         }
     }
-    Ok(sources)
+    // In the order in which they are compiled.
+    others.sort_by_key(|file| file.display().to_string());
+    others.dedup();
+    for file in &others {
+        all.add(file);
+    }
+    all
 }
 
-fn source(file: &Path) -> Result<Source, Bad> {
-    let name = file.display().to_string();
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| Bad::File(format!("{name} can't be read: {error}; name a policy file")))?;
-    Ok(Source {
-        name: name.into(),
-        text: text.into(),
-    })
+impl Files {
+    /// What the main file includes.
+    fn included(&mut self, main: &Path) -> Vec<PathBuf> {
+        // What else is wrong with it is told when it is compiled.
+        let includes = policy::includes(&self.sources[0]).map(|includes| includes.files);
+        let folder = main.parent().unwrap_or(Path::new("/"));
+        let mut files = vec![];
+        for (entry, place) in includes.unwrap_or_default() {
+            match include::expand(folder, &entry) {
+                Ok(found) => {
+                    let others = found.into_iter().filter(|file| file != main);
+                    let (there, gone): (Vec<_>, Vec<_>) = others.partition(|file| file.exists());
+                    files.extend(there);
+                    let gone = gone.iter().map(|file| (file, place.clone()));
+                    let gone = gone.map(|(file, place)| {
+                        unreadable(place, file, &std::io::ErrorKind::NotFound.into())
+                    });
+                    self.unread.extend(gone);
+                }
+                Err(error) => self.unread.push(Diagnostic {
+                    severity: Severity::Error,
+                    place,
+                    title: error.to_string(),
+                    help: String::new(),
+                }),
+            }
+        }
+        files
+    }
+
+    fn add(&mut self, file: &Path) {
+        let text = std::fs::read_to_string(file).unwrap_or_else(|error| {
+            let source = self.sources.len();
+            let place = Place {
+                source,
+                ..Place::default()
+            };
+            self.unread.push(unreadable(place, file, &error));
+            String::new()
+        });
+        self.sources.push(Source {
+            name: file.display().to_string().into(),
+            text: text.into(),
+        });
+    }
+}
+
+fn unreadable(place: Place, file: &Path, error: &std::io::Error) -> Diagnostic {
+    Diagnostic {
+        severity: Severity::Error,
+        place,
+        title: format!("{} can't be read: {error}", file.display()),
+        help: "name a policy file".into(),
+    }
 }

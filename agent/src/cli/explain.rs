@@ -9,7 +9,7 @@ use imds_guard_core::policy::Mode;
 use imds_guard_core::policy::explain::Explanation;
 use imds_guard_core::selector::Selectors;
 
-use super::check::{self, Bad};
+use super::check;
 use super::{Exit, Failure};
 use crate::attest::Attestor;
 
@@ -45,15 +45,9 @@ pub struct Args {
 /// # Errors
 /// Exit code 2 where the policy, the selectors or the request have errors, 1 where the process can't be attested.
 pub fn run(args: Args) -> Result<ExitCode, Failure> {
-    let sources = check::read(std::slice::from_ref(&args.config));
-    let compiled = sources
-        .and_then(|s| check::compile(&s))
-        .map_err(|bad| match bad {
-            Bad::File(told) => Failure::new(Exit::Usage, told),
-            Bad::Policy(diagnostics) => {
-                Failure::new(Exit::Usage, diagnostics.to_string().trim_end())
-            }
-        })?;
+    let files = check::read(std::slice::from_ref(&args.config));
+    let compiled = check::compile(files)
+        .map_err(|diagnostics| Failure::new(Exit::Usage, diagnostics.to_string().trim_end()))?;
     let caller = match args.pid {
         Some(pid) => attest(pid)?,
         None => {

@@ -25,9 +25,10 @@ mod subjects;
 pub fn includes(main: &Source) -> Result<Includes, Diagnostics> {
     let mut files = Files::default();
     let all = super::read::read(&mut files, 0, main, true);
-    let wanted = files.include.iter().map(|text| text.value.clone());
+    let wanted = files.include.into_iter();
     let files: Vec<_> = wanted
-        .filter(|name| !name.starts_with(preset::PREFIX))
+        .filter(|text| !text.value.starts_with(preset::PREFIX))
+        .map(|text| (text.value, text.place))
         .collect();
     let diagnostics = Diagnostics {
         sources: vec![main.clone()],
