@@ -55,7 +55,11 @@ fn read(file: &Path) -> Result<String> {
     ensure!(
         includes.is_empty(),
         "{name} includes {}: give one file that says it all, or run on this host with --on-this-host",
-        includes.join(", ")
+        includes
+            .iter()
+            .map(|(name, _)| &**name)
+            .collect::<Vec<_>>()
+            .join(", ")
     );
     Ok(text)
 }
