@@ -78,7 +78,7 @@ impl Tier {
             // From nothing: kernels fetched, arm64 built.
             Self::Vm => 720,
             // Two Debians, at once; making their root file systems, once a day, takes two minutes more.
-            Self::Systems => 480,
+            Self::Systems => 720,
             Self::Fuzz => 400,
             Self::Sdk => 60,
         })
