@@ -5,6 +5,7 @@
 
 mod attested;
 mod aws;
+mod azure;
 mod dialect;
 mod explain;
 mod forward;

@@ -217,6 +217,13 @@ fn nothing_else_below_identity_is_a_read() {
             "/metadata/identity/{path}?api-version=2018-02-01&resource=r"
         ));
         assert_eq!(call, Err(Malformed::NotOffered), "{path}");
+        let posted = format!(
+            "POST /metadata/identity/{path}?cred-api-version=2.0 HTTP/1.1\nHost: 169.254.169.254"
+        );
+        let call = send(&format!("{posted}\nMetadata: true"), &imds());
+        assert_eq!(call, Err(Malformed::NotOffered), "{path}");
+        let call = send(&posted, &imds());
+        assert_eq!(call, Err(Malformed::MetadataHeaderMissing), "{path}");
     }
 }
 
@@ -230,7 +237,11 @@ fn approving_is_not_reading() {
             &imds(),
         )
     };
-    assert_eq!(read(&events("GET").unwrap()).0, "/metadata/scheduledevents");
+    // Nothing is below it: the rule that names it covers it.
+    assert_eq!(
+        read(&events("GET").unwrap()),
+        ("/metadata/scheduledevents", false)
+    );
     assert!(matches!(
         events("POST").unwrap().request,
         Request::Write { .. }
