@@ -21,6 +21,8 @@ pub const AWS_CONTAINER: &str = "169.254.170.2:80";
 pub const ROLE: &str = "instance-role";
 /// How each secret key that the service gives begins.
 pub const AWS_CANARY: &str = "canary-of-the-real-ec2";
+/// Where [`FakeAws::sts`] stands.
+pub const AWS_STS: &str = "127.0.0.1:8099";
 /// What a container of the fake has to show.
 pub const AUTHORIZATION: &str = "canary-authorization";
 
@@ -123,6 +125,20 @@ impl FakeAws {
     /// Refuse every GET with this status line; with none, serve again.
     pub fn refuse(&self, status: Option<&'static str>) {
         self.state().refuses = status;
+    }
+
+    /// Stand where a service of Amazon's stands that is called with what the instance gave: STS, which says who calls it. That the
+    /// signature is right is for others to check; here the key has to go with its session.
+    ///
+    /// # Errors
+    /// When it can't listen.
+    pub fn sts(&self, world: &World) -> Result<()> {
+        let listener = world.enter(|| TcpListener::bind(AWS_STS).context("bind STS's place"))?;
+        let service = Service::default();
+        accept(Arc::new(listener), move |stream| {
+            service.serve(stream, |received| Some((caller(received).bytes(""), true)));
+        });
+        Ok(())
     }
 
     fn serve(&self, stream: &TcpStream, container: bool) {
@@ -228,6 +244,22 @@ impl FakeAws {
             "404 Not Found",
             r#"{"Code":"ResourceNotFound","Message":"nothing here"}"#.to_owned(),
         )
+    }
+}
+
+fn caller(received: &Received) -> Answer {
+    let signed = received.header("authorization").unwrap_or_default();
+    let key = signed.strip_prefix("AWS4-HMAC-SHA256 Credential=ASIAFAKE");
+    let number = key.and_then(|key| key.split('/').next()?.parse::<u32>().ok());
+    let session = received.header("x-amz-security-token").unwrap_or_default();
+    match number {
+        Some(number) if session == format!("fake-session-{number}") => Answer::of(
+            "text/xml",
+            format!(
+                "<GetCallerIdentityResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><GetCallerIdentityResult><Arn>arn:aws:sts::111122223333:assumed-role/{ROLE}/i-0123456789abcdef0</Arn><UserId>{AWS_CANARY}-{number}</UserId><Account>111122223333</Account></GetCallerIdentityResult></GetCallerIdentityResponse>"
+            ),
+        ),
+        _ => page("403 Forbidden"),
     }
 }
 
