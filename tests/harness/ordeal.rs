@@ -101,10 +101,14 @@ pub fn renewed_and_restarted<'w, S: Guarded<'w>>(world: &'w World, client: &Clie
             None => client.ask(world, &at),
         };
         given(&at, &answer);
-        assert!(
-            at.asked() > before || first,
-            "nothing new was asked for: {answer}"
-        );
+        if let Some(client) = &mut staying
+            && restarted
+            && at.asked() == before
+        {
+            // Its connection ended with the old agent, and Amazon's SDK for Rust then goes on with what it has, once.
+            given(&at, &client.again().unwrap());
+        }
+        assert!(at.asked() > before, "nothing new was asked for: {answer}");
         first = false;
         std::thread::sleep(S::PAUSE);
     }
