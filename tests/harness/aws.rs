@@ -1,5 +1,5 @@
 //! A server where Amazon's metadata service stands, at 169.254.169.254:80 of a world, and one where the container credentials'
-//! stands, at 169.254.170.2:80: the fakes at the internet's place. They refuse what the real ones refuse: a token PUT through a
+//! stands, at 169.254.170.2:80 and where EKS has them: the fakes at the internet's place. They refuse what the real ones refuse: a token PUT through a
 //! proxy, a GET without a token where those are required, a token that they did not make or that has ended, an
 //! `Authorization` that isn't theirs.
 //!
@@ -17,6 +17,14 @@ use std::time::{Duration, Instant, SystemTime};
 pub const AWS_IMDS: &str = "169.254.169.254:80";
 /// Where tasks of ECS find their credentials.
 pub const AWS_CONTAINER: &str = "169.254.170.2:80";
+/// Each address, and whether containers find their credentials there.
+const PLACES: [(&str, bool); 5] = [
+    (AWS_IMDS, false),
+    (crate::AWS_IMDS_V6, false),
+    (AWS_CONTAINER, true),
+    ("169.254.170.23:80", true),
+    ("[fd00:ec2::23]:80", true),
+];
 /// The role that the instance profile names.
 pub const ROLE: &str = "instance-role";
 /// How each secret key that the service gives begins.
@@ -64,7 +72,7 @@ impl Default for State {
 impl FakeAws {
     pub(crate) fn start(world: &World) -> Result<Self> {
         let server = Self::default();
-        for (address, container) in [(AWS_IMDS, false), (AWS_CONTAINER, true)] {
+        for (address, container) in PLACES {
             let listener = world.enter_cloud(|| {
                 TcpListener::bind(address).context("bind a metadata address inside the world")
             })?;
@@ -303,7 +311,10 @@ fn tree(state: &mut State, path: &str) -> Option<Answer> {
         "meta-data/tags/instance" => "Name",
         "meta-data/tags/instance/Name" => "web-07",
         "dynamic" => "instance-identity/",
-        "dynamic/instance-identity" => "document",
+        "dynamic/instance-identity" => "document\nrsa2048",
+        "dynamic/instance-identity/rsa2048" => {
+            "MIAGCSqGSIb3DQEHAqCAMIACAQExDzANBglghkgBZQMEAgEFADCA\nBgkqhkiG9w0BBwGggA=="
+        }
         "meta-data/placement" => "availability-zone\nregion",
         "meta-data/placement/availability-zone" => "eu-central-1a",
         "meta-data/placement/region" => "eu-central-1",

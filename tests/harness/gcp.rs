@@ -13,6 +13,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// Google's metadata server, as every library dials it.
 pub const GCP_METADATA: &str = "169.254.169.254:80";
+/// The same over IPv6.
+pub const GCP_METADATA_V6: &str = "[fd20:ce::254]:80";
 /// The machine's own account.
 pub const GCP_ACCOUNT: &str = "node@p.iam.gserviceaccount.com";
 /// Another account that it may act as.
@@ -57,16 +59,18 @@ impl Default for State {
 impl FakeGcp {
     pub(crate) fn start(world: &World) -> Result<Self> {
         let server = Self::default();
-        let listener = world.enter_cloud(|| {
-            TcpListener::bind(GCP_METADATA).context("bind a metadata address inside the world")
-        })?;
-        let accepting = server.clone();
-        accept(Arc::new(listener), move |stream| {
-            accepting.service.serve(stream, |received| {
-                std::thread::sleep(accepting.state().late);
-                Some((accepting.answer(received).bytes(HEADERS), true))
+        for address in [GCP_METADATA, GCP_METADATA_V6] {
+            let listener = world.enter_cloud(|| {
+                TcpListener::bind(address).context("bind a metadata address inside the world")
+            })?;
+            let accepting = server.clone();
+            accept(Arc::new(listener), move |stream| {
+                accepting.service.serve(stream, |received| {
+                    std::thread::sleep(accepting.state().late);
+                    Some((accepting.answer(received).bytes(HEADERS), true))
+                });
             });
-        });
+        }
         Ok(server)
     }
 

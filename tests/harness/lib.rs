@@ -38,7 +38,7 @@ pub use binary::{binary, guest_image};
 pub use cgroup::{Cgroup, leftovers};
 pub use client::{Program, Runtime, Staying};
 pub use fate::{Fate, Outcome};
-pub use gcp::{FakeGcp, GCP_ACCOUNT, GCP_CANARY, GCP_METADATA, GCP_OTHER};
+pub use gcp::{FakeGcp, GCP_ACCOUNT, GCP_CANARY, GCP_METADATA, GCP_METADATA_V6, GCP_OTHER};
 pub use machine::Machine;
 pub use netns::ADDRESSES;
 pub use python::Python;
