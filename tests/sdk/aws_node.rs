@@ -6,6 +6,10 @@ use imds_guard_tests::cloud::{Guarded as _, Instance};
 use imds_guard_tests::{AUTHORIZATION, Program, Runtime, Workload, World};
 use serde_json::Value;
 
+#[expect(
+    clippy::unwrap_used,
+    reason = "what fails here fails the test that stands on it"
+)]
 fn node(world: &World, workload: &Workload<'_>, kind: &str, environment: &[(&str, &str)]) -> Value {
     let program = Program {
         runtime: Runtime::Node,

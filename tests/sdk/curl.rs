@@ -1,10 +1,5 @@
 //! What scripts do: curl, and nothing else.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "what fails here fails the test that stands on it"
-)]
-
 use imds_guard_tests::ordeal::{Client, OURS, Seen};
 use imds_guard_tests::{Program, Runtime, ordeals};
 

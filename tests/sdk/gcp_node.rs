@@ -6,6 +6,10 @@ use imds_guard_tests::cloud::{AUDIENCE, Gce, Guarded as _, STORAGE};
 use imds_guard_tests::{GCP_CANARY, Program, Runtime, Workload, World, claims};
 use serde_json::Value;
 
+#[expect(
+    clippy::unwrap_used,
+    reason = "what fails here fails the test that stands on it"
+)]
 fn google(world: &World, workload: &Workload<'_>, words: &[&str]) -> Value {
     let program = Program {
         runtime: Runtime::Node,

@@ -11,6 +11,10 @@ use imds_guard_tests::{Program, Runtime, Workload, World};
 use serde_json::Value;
 use world::{Guarded, world};
 
+#[expect(
+    clippy::unwrap_used,
+    reason = "what fails here fails the test that stands on it"
+)]
 fn node(world: &World, workload: &Workload<'_>, arguments: &[&str]) -> Value {
     let program = Program {
         runtime: Runtime::Node,

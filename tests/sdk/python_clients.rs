@@ -1,10 +1,5 @@
 //! Clients in Python. What is theirs alone is in the modules beside this one.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "what fails here fails the test that stands on it"
-)]
-
 use imds_guard_tests::ordeal::{Client, OURS, Seen};
 use imds_guard_tests::{Program, Runtime, ordeals};
 
