@@ -36,8 +36,8 @@ use crate::proxy::seam::{AskError, Seam};
 pub(crate) const CONNECT: Duration = Duration::from_millis(500);
 /// Budget for a credential, connection included: SDKs give up after one second.
 pub(crate) const CREDENTIAL_BUDGET: Duration = Duration::from_millis(900);
-/// Budget for everything else: some reads (scheduled events, right after boot) really take long.
-pub(crate) const READ_BUDGET: Duration = Duration::from_secs(120);
+/// Budget for everything else: some reads really take long. The first of scheduled events, two minutes by its documentation.
+pub(crate) const READ_BUDGET: Duration = Duration::from_secs(150);
 /// No metadata document is near this size.
 pub(crate) const BODY_BYTES: usize = 1024 * 1024;
 /// Idle connections kept to one upstream. With fewer than there are callers at once, most would be dialled for one request.

@@ -1,39 +1,48 @@
 //! A server where Amazon's metadata service stands, at 169.254.169.254:80 of a world, and one where the container credentials'
-//! stands, at 169.254.170.2:80: the fakes at the internet's place. They refuse what the real ones refuse: a token PUT through a
+//! stands, at 169.254.170.2:80 and where EKS has them: the fakes at the internet's place. They refuse what the real ones refuse: a token PUT through a
 //! proxy, a GET without a token where those are required, a token that they did not make or that has ended, an
 //! `Authorization` that isn't theirs.
 //!
 //! They keep what they were asked. Each credential that they give is a canary of its own, with a number.
 
 use crate::World;
-use crate::azure::Received;
+use crate::service::{Answer, Received, Service, Trouble, accept, locked};
 use anyhow::{Context, Result};
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
 
 /// Amazon's metadata service, as every SDK dials it.
 pub const AWS_IMDS: &str = "169.254.169.254:80";
 /// Where tasks of ECS find their credentials.
 pub const AWS_CONTAINER: &str = "169.254.170.2:80";
+/// Each address, and whether containers find their credentials there.
+const PLACES: [(&str, bool); 5] = [
+    (AWS_IMDS, false),
+    (crate::AWS_IMDS_V6, false),
+    (AWS_CONTAINER, true),
+    ("169.254.170.23:80", true),
+    ("[fd00:ec2::23]:80", true),
+];
 /// The role that the instance profile names.
 pub const ROLE: &str = "instance-role";
 /// How each secret key that the service gives begins.
 pub const AWS_CANARY: &str = "canary-of-the-real-ec2";
+/// Where [`FakeAws::sts`] stands.
+pub const AWS_STS: &str = "127.0.0.1:8099";
 /// What a container of the fake has to show.
 pub const AUTHORIZATION: &str = "canary-authorization";
 
 /// The running servers; they end with the process.
 #[derive(Debug, Clone, Default)]
 pub struct FakeAws {
+    service: Service,
     state: Arc<Mutex<State>>,
 }
 
 #[derive(Debug)]
 struct State {
-    received: Vec<Received>,
     /// Tokens and when they end.
     tokens: HashMap<String, Instant>,
     made: u32,
@@ -48,7 +57,6 @@ struct State {
 impl Default for State {
     fn default() -> Self {
         Self {
-            received: vec![],
             tokens: HashMap::new(),
             made: 0,
             given: 0,
@@ -64,36 +72,37 @@ impl Default for State {
 impl FakeAws {
     pub(crate) fn start(world: &World) -> Result<Self> {
         let server = Self::default();
-        for (address, container) in [(AWS_IMDS, false), (AWS_CONTAINER, true)] {
+        for (address, container) in PLACES {
             let listener = world.enter_cloud(|| {
                 TcpListener::bind(address).context("bind a metadata address inside the world")
             })?;
             let accepting = server.clone();
-            std::thread::spawn(move || {
-                for stream in listener.incoming().flatten() {
-                    let server = accepting.clone();
-                    std::thread::spawn(move || server.serve(&stream, container));
-                }
+            accept(Arc::new(listener), move |stream| {
+                accepting.serve(stream, container);
             });
         }
         Ok(server)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.state)
     }
 
     /// All that was asked so far.
     #[must_use]
     pub fn received(&self) -> Vec<Received> {
-        self.state().received.clone()
+        self.service.received()
     }
 
     /// The request lines so far, without the version.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
-        let line = |received: &Received| received.line.trim_end_matches(" HTTP/1.1").to_owned();
-        self.state().received.iter().map(line).collect()
+        self.service.lines()
+    }
+
+    /// The next so many role credentials meet this.
+    pub fn fails(&self, trouble: Trouble, times: u32) {
+        self.service.fails(trouble, times);
     }
 
     /// `HttpTokens=optional`: who shows no token is served as well.
@@ -126,73 +135,56 @@ impl FakeAws {
         self.state().refuses = status;
     }
 
-    fn serve(&self, stream: &TcpStream, container: bool) -> Option<()> {
-        let from = stream
-            .peer_addr()
-            .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
-        let mut reader = BufReader::new(stream);
-        loop {
-            let mut line = String::new();
-            if reader.read_line(&mut line).ok()? == 0 {
-                return None;
-            }
-            let line = line.trim_end().to_owned();
-            let mut headers = vec![];
-            loop {
-                let mut header = String::new();
-                reader.read_line(&mut header).ok()?;
-                match header.trim_end() {
-                    "" => break,
-                    header => headers.push(header.to_owned()),
-                }
-            }
-            let length = value(&headers, "content-length").and_then(|n| n.parse().ok());
-            let mut body = vec![0; length.unwrap_or(0)];
-            reader.read_exact(&mut body).ok()?;
-            self.state().received.push(Received {
-                line: line.clone(),
-                headers: headers.clone(),
-                from,
-            });
+    /// Stand where a service of Amazon's stands that is called with what the instance gave: STS, which says who calls it. That the
+    /// signature is right is for others to check; here the key has to go with its session.
+    ///
+    /// # Errors
+    /// When it can't listen.
+    pub fn sts(&self, world: &World) -> Result<()> {
+        let listener = world.enter(|| TcpListener::bind(AWS_STS).context("bind STS's place"))?;
+        let service = Service::default();
+        accept(Arc::new(listener), move |stream| {
+            service.serve(stream, |received| Some((caller(received).bytes(""), true)));
+        });
+        Ok(())
+    }
+
+    fn serve(&self, stream: &TcpStream, container: bool) {
+        self.service.serve(stream, |received| {
             std::thread::sleep(self.state().late);
             let answer = if container {
-                self.container(&line, &headers)
+                self.container(received)
             } else {
-                self.imds(&line, &headers)
+                self.imds(received)
             };
-            let hops = if line.starts_with("PUT ") {
+            let hops = if received.line.starts_with("PUT ") {
                 self.state().hops
             } else {
                 64
             };
             stream.set_ttl(hops).ok()?;
-            (&mut &*stream).write_all(&answer.bytes()).ok()?;
-        }
+            Some((answer.bytes(SERVER), true))
+        });
     }
 
-    fn imds(&self, line: &str, headers: &[String]) -> Answer {
-        let mut words = line.split(' ');
-        let (method, target) = (
-            words.next().unwrap_or_default(),
-            words.next().unwrap_or_default(),
-        );
-        let path = target.split('?').next().unwrap_or_default();
+    fn imds(&self, received: &Received) -> Answer {
+        let (method, path, _) = received.parts();
         match (method, path) {
-            ("PUT", "/latest/api/token") => return self.token(headers),
+            ("PUT", "/latest/api/token") => return self.token(received),
             ("PUT", path) if path.ends_with("/api/token") => return page("403 Forbidden"),
             (_, "/latest/api/token") => return page("405 Method Not Allowed"),
             ("GET" | "HEAD", _) => {}
             _ => return page("405 Method Not Allowed"),
         }
-        let mut state = self.state();
+        let state = self.state();
         let live = |token: &str| {
             state
                 .tokens
                 .get(token)
                 .is_some_and(|end| *end > Instant::now())
         };
-        let served = match value(headers, "x-aws-ec2-metadata-token") {
-            Some(token) => live(&token),
+        let served = match received.header("x-aws-ec2-metadata-token") {
+            Some(token) => live(token),
             None => !state.required,
         };
         if !served {
@@ -201,14 +193,20 @@ impl FakeAws {
         if let Some(status) = state.refuses {
             return page(status);
         }
-        tree(&mut state, path).unwrap_or_else(|| page("404 Not Found"))
+        drop(state);
+        if path.ends_with(&format!("security-credentials/{ROLE}"))
+            && let Some(status) = self.service.refusal()
+        {
+            return page(status);
+        }
+        tree(&mut self.state(), path).unwrap_or_else(|| page("404 Not Found"))
     }
 
-    fn token(&self, headers: &[String]) -> Answer {
-        if value(headers, "x-forwarded-for").is_some() {
+    fn token(&self, received: &Received) -> Answer {
+        if received.header("x-forwarded-for").is_some() {
             return page("403 Forbidden");
         }
-        let ttl = value(headers, "x-aws-ec2-metadata-token-ttl-seconds");
+        let ttl = received.header("x-aws-ec2-metadata-token-ttl-seconds");
         let Some(ttl) = ttl
             .and_then(|ttl| ttl.parse().ok())
             .filter(|ttl| (1..=21_600).contains(ttl))
@@ -226,19 +224,22 @@ impl FakeAws {
             .insert(token.clone(), Instant::now() + Duration::from_secs(ttl));
         Answer {
             extra: format!("X-Aws-Ec2-Metadata-Token-Ttl-Seconds: {ttl}\r\n"),
-            ..Answer::text(&token)
+            ..text(&token)
         }
     }
 
-    fn container(&self, line: &str, headers: &[String]) -> Answer {
-        let target = line.split(' ').nth(1).unwrap_or_default();
+    fn container(&self, received: &Received) -> Answer {
+        let (_, path, _) = received.parts();
         let json = |status: &'static str, body: String| Answer {
             status,
-            media: "application/json",
-            ..Answer::text(&body)
+            ..Answer::of("application/json", body)
         };
-        if target.starts_with("/v2/credentials/") || target == "/v1/credentials" {
-            if value(headers, "authorization").as_deref() != Some(AUTHORIZATION) {
+        if path.starts_with("/v2/credentials/") || path == "/v1/credentials" {
+            if let Some(status) = self.service.refusal() {
+                let body = r#"{"Code":"InternalServerError","Message":"in trouble, says the real service"}"#;
+                return json(status, body.to_owned());
+            }
+            if received.header("authorization") != Some(AUTHORIZATION) {
                 let body = r#"{"Code":"AccessDenied","Message":"no such authorization"}"#;
                 return json("401 Unauthorized", body.to_owned());
             }
@@ -254,12 +255,26 @@ impl FakeAws {
     }
 }
 
+fn caller(received: &Received) -> Answer {
+    let signed = received.header("authorization").unwrap_or_default();
+    let key = signed.strip_prefix("AWS4-HMAC-SHA256 Credential=ASIAFAKE");
+    let number = key.and_then(|key| key.split('/').next()?.parse::<u32>().ok());
+    let session = received.header("x-amz-security-token").unwrap_or_default();
+    match number {
+        Some(number) if session == format!("fake-session-{number}") => Answer::of(
+            "text/xml",
+            format!(
+                "<GetCallerIdentityResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><GetCallerIdentityResult><Arn>arn:aws:sts::111122223333:assumed-role/{ROLE}/i-0123456789abcdef0</Arn><UserId>{AWS_CANARY}-{number}</UserId><Account>111122223333</Account></GetCallerIdentityResult></GetCallerIdentityResponse>"
+            ),
+        ),
+        _ => page("403 Forbidden"),
+    }
+}
+
 /// What stands in the tree, or nothing.
 fn tree(state: &mut State, path: &str) -> Option<Answer> {
     if path == "/" {
-        return Some(Answer::text(
-            "1.0\n2009-04-04\n2021-03-23\n2021-07-15\nlatest",
-        ));
+        return Some(text("1.0\n2009-04-04\n2021-03-23\n2021-07-15\nlatest"));
     }
     let (version, below) = path
         .trim_start_matches('/')
@@ -279,18 +294,27 @@ fn tree(state: &mut State, path: &str) -> Option<Answer> {
     }
     let below = below.trim_end_matches('/');
     if below == "meta-data/iam/security-credentials" {
-        return Some(Answer::text(ROLE));
+        return Some(text(ROLE));
     }
     if below.strip_prefix("meta-data/iam/security-credentials/") == Some(ROLE) {
-        return Some(Answer::text(&credentials(state, "")));
+        return Some(text(&credentials(state, "")));
     }
-    let text = match below {
+    let said = match below {
         "" => "dynamic\nmeta-data\nuser-data",
-        "meta-data" => "hostname\niam/\ninstance-id\nplacement/\ntags/",
+        "meta-data" => "hostname\niam/\ninstance-id\nmac\nplacement/\ntags/",
         "meta-data/mac" => "0e:49:61:0f:c3:11",
         "meta-data/instance-id" => "i-0123456789abcdef0",
         "meta-data/hostname" => "ip-10-0-0-4.eu-central-1.compute.internal",
         "meta-data/iam" => "info\nsecurity-credentials/",
+        "meta-data/iam/info" => "{\n  \"Code\" : \"Success\"\n}",
+        "meta-data/tags" => "instance/",
+        "meta-data/tags/instance" => "Name",
+        "meta-data/tags/instance/Name" => "web-07",
+        "dynamic" => "instance-identity/",
+        "dynamic/instance-identity" => "document\nrsa2048",
+        "dynamic/instance-identity/rsa2048" => {
+            "MIAGCSqGSIb3DQEHAqCAMIACAQExDzANBglghkgBZQMEAgEFADCA\nBgkqhkiG9w0BBwGggA=="
+        }
         "meta-data/placement" => "availability-zone\nregion",
         "meta-data/placement/availability-zone" => "eu-central-1a",
         "meta-data/placement/region" => "eu-central-1",
@@ -298,14 +322,14 @@ fn tree(state: &mut State, path: &str) -> Option<Answer> {
             "{\n  \"accountId\" : \"111122223333\",\n  \"region\" : \"eu-central-1\"\n}"
         }
         "user-data" => {
-            return Some(Answer {
-                media: "application/octet-stream",
-                ..Answer::text("#cloud-config\nsecret: canary-user-data\n")
-            });
+            return Some(Answer::of(
+                "application/octet-stream",
+                "#cloud-config\nsecret: canary-user-data\n",
+            ));
         }
         _ => return None,
     };
-    Some(Answer::text(text))
+    Some(text(said))
 }
 
 /// As the service words them; `RoleArn` is what ECS adds.
@@ -350,39 +374,10 @@ fn printed(seconds: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
-fn value(headers: &[String], name: &str) -> Option<String> {
-    let mut pairs = headers.iter().filter_map(|header| header.split_once(':'));
-    let found = pairs.find(|(n, _)| n.eq_ignore_ascii_case(name));
-    found.map(|(_, value)| value.trim().to_owned())
-}
+const SERVER: &str = "Server: EC2ws\r\n";
 
-struct Answer {
-    status: &'static str,
-    media: &'static str,
-    extra: String,
-    body: String,
-}
-
-impl Answer {
-    fn text(body: &str) -> Self {
-        Self {
-            status: "200 OK",
-            media: "text/plain",
-            extra: String::new(),
-            body: body.to_owned(),
-        }
-    }
-
-    fn bytes(&self) -> Vec<u8> {
-        let Self {
-            status,
-            media,
-            extra,
-            body,
-        } = self;
-        let length = body.len();
-        format!("HTTP/1.1 {status}\r\nContent-Type: {media}\r\nServer: EC2ws\r\n{extra}Content-Length: {length}\r\n\r\n{body}").into_bytes()
-    }
+fn text(body: &str) -> Answer {
+    Answer::of("text/plain", body)
 }
 
 /// The page that comes with every refusal.
@@ -393,8 +388,7 @@ fn page(status: &'static str) -> Answer {
     );
     Answer {
         status,
-        media: "text/html",
-        ..Answer::text(&body)
+        ..Answer::of("text/html", body)
     }
 }
 

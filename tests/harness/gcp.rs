@@ -5,15 +5,16 @@
 //! It keeps what it was asked. Each access token that it gives is a canary of its own, with a number.
 
 use crate::World;
-use crate::azure::Received;
+use crate::service::{Answer, Received, Service, Trouble, accept, locked};
 use anyhow::{Context, Result};
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 /// Google's metadata server, as every library dials it.
 pub const GCP_METADATA: &str = "169.254.169.254:80";
+/// The same over IPv6.
+pub const GCP_METADATA_V6: &str = "[fd20:ce::254]:80";
 /// The machine's own account.
 pub const GCP_ACCOUNT: &str = "node@p.iam.gserviceaccount.com";
 /// Another account that it may act as.
@@ -28,12 +29,12 @@ const HEADERS: &str = "Metadata-Flavor: Google\r\nServer: Metadata Server for VM
 /// The running server; it ends with the process.
 #[derive(Debug, Clone, Default)]
 pub struct FakeGcp {
+    service: Service,
     state: Arc<(Mutex<State>, Condvar)>,
 }
 
 #[derive(Debug)]
 struct State {
-    received: Vec<Received>,
     given: u32,
     event: &'static str,
     lifetime: u32,
@@ -45,7 +46,6 @@ struct State {
 impl Default for State {
     fn default() -> Self {
         Self {
-            received: vec![],
             given: 0,
             event: "NONE",
             lifetime: 3599,
@@ -59,34 +59,40 @@ impl Default for State {
 impl FakeGcp {
     pub(crate) fn start(world: &World) -> Result<Self> {
         let server = Self::default();
-        let listener = world.enter_cloud(|| {
-            TcpListener::bind(GCP_METADATA).context("bind a metadata address inside the world")
-        })?;
-        let accepting = server.clone();
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let server = accepting.clone();
-                std::thread::spawn(move || server.serve(&stream));
-            }
-        });
+        for address in [GCP_METADATA, GCP_METADATA_V6] {
+            let listener = world.enter_cloud(|| {
+                TcpListener::bind(address).context("bind a metadata address inside the world")
+            })?;
+            let accepting = server.clone();
+            accept(Arc::new(listener), move |stream| {
+                accepting.service.serve(stream, |received| {
+                    std::thread::sleep(accepting.state().late);
+                    Some((accepting.answer(received).bytes(HEADERS), true))
+                });
+            });
+        }
         Ok(server)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.0.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.state.0)
     }
 
     /// All that was asked so far.
     #[must_use]
     pub fn received(&self) -> Vec<Received> {
-        self.state().received.clone()
+        self.service.received()
     }
 
     /// The request lines so far, without the version.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
-        let line = |received: &Received| received.line.trim_end_matches(" HTTP/1.1").to_owned();
-        self.state().received.iter().map(line).collect()
+        self.service.lines()
+    }
+
+    /// The next so many tokens meet this.
+    pub fn fails(&self, trouble: Trouble, times: u32) {
+        self.service.fails(trouble, times);
     }
 
     /// `instance/maintenance-event` from now on; who waits for it is answered.
@@ -115,54 +121,15 @@ impl FakeGcp {
         self.state().expands = true;
     }
 
-    fn serve(&self, stream: &TcpStream) -> Option<()> {
-        let from = stream
-            .peer_addr()
-            .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
-        let mut reader = BufReader::new(stream);
-        loop {
-            let mut line = String::new();
-            if reader.read_line(&mut line).ok()? == 0 {
-                return None;
-            }
-            let line = line.trim_end().to_owned();
-            let mut headers = vec![];
-            loop {
-                let mut header = String::new();
-                reader.read_line(&mut header).ok()?;
-                match header.trim_end() {
-                    "" => break,
-                    header => headers.push(header.to_owned()),
-                }
-            }
-            let length = value(&headers, "content-length").and_then(|n| n.parse().ok());
-            let mut body = vec![0; length.unwrap_or(0)];
-            reader.read_exact(&mut body).ok()?;
-            self.state().received.push(Received {
-                line: line.clone(),
-                headers: headers.clone(),
-                from,
-            });
-            std::thread::sleep(self.state().late);
-            let answer = self.answer(&line, &headers);
-            (&mut &*stream).write_all(&answer.bytes()).ok()?;
-        }
-    }
-
-    fn answer(&self, line: &str, headers: &[String]) -> Answer {
-        let mut words = line.split(' ');
-        let (method, target) = (
-            words.next().unwrap_or_default(),
-            words.next().unwrap_or_default(),
-        );
-        let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        if value(headers, "x-forwarded-for").is_some() {
+    fn answer(&self, received: &Received) -> Answer {
+        let (method, path, query) = received.parts();
+        if received.header("x-forwarded-for").is_some() {
             return page("403 Forbidden");
         }
         if path == "/" {
-            return Answer::text("computeMetadata/\n");
+            return text("computeMetadata/\n");
         }
-        if value(headers, "metadata-flavor").as_deref() != Some("Google") {
+        if received.header("metadata-flavor") != Some("Google") {
             return page("403 Forbidden");
         }
         if let Some(status) = self.state().refuses {
@@ -174,7 +141,7 @@ impl FakeGcp {
         let asks = |name: &str| query.split('&').find_map(|pair| pair.strip_prefix(name));
         match (method, below) {
             ("PUT" | "DELETE", below) if below.starts_with("/instance/guest-attributes/") => {
-                return Answer::text("");
+                return text("");
             }
             ("GET", _) => {}
             ("POST", below) if below.ends_with("/token") || below.ends_with("/identity") => {}
@@ -227,19 +194,22 @@ impl FakeGcp {
         if !["default", GCP_ACCOUNT, GCP_OTHER].contains(&account) {
             return Some(page("404 Not Found"));
         }
+        if let Some(status) = self.service.refusal() {
+            return Some(page(status));
+        }
         if what == "identity" {
             return Some(match asks("audience=") {
                 None | Some("") => page("400 Bad Request"),
                 Some(audience) => Answer {
                     media: "text/html",
-                    ..Answer::text(&identity(account, &decoded(audience)))
+                    ..text(&identity(account, &decoded(audience)))
                 },
             });
         }
         let mut state = self.state();
         state.given += 1;
         let (number, lifetime) = (state.given, state.lifetime);
-        Some(Answer::json(format!(
+        Some(json(format!(
             r#"{{"access_token":"{GCP_CANARY}-{number}","expires_in":{lifetime},"token_type":"Bearer"}}"#
         )))
     }
@@ -274,8 +244,8 @@ fn tree(state: &State, below: &str, recursive: bool) -> Option<Answer> {
     let directory = |listing: &str, whole: String| {
         Some(match (slash, recursive) {
             (false, _) => moved(path),
-            (true, true) => Answer::json(whole),
-            (true, false) => Answer::text(listing),
+            (true, true) => json(whole),
+            (true, false) => text(listing),
         })
     };
     match path {
@@ -321,7 +291,7 @@ fn moved(path: &str) -> Answer {
 
 /// A value at the end of a path.
 fn leaf(state: &State, path: &str) -> Option<Answer> {
-    Some(Answer::text(match path {
+    Some(text(match path {
         "/project/project-id" => "p",
         "/project/numeric-project-id" => "1",
         "/universe/universe-domain" => "googleapis.com",
@@ -390,12 +360,6 @@ fn decoded(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-fn value(headers: &[String], name: &str) -> Option<String> {
-    let mut pairs = headers.iter().filter_map(|header| header.split_once(':'));
-    let found = pairs.find(|(n, _)| n.eq_ignore_ascii_case(name));
-    found.map(|(_, value)| value.trim().to_owned())
-}
-
 /// What a value is known by.
 fn etag(value: &str) -> String {
     let sum = value
@@ -404,39 +368,17 @@ fn etag(value: &str) -> String {
     format!("{sum:016x}")
 }
 
-struct Answer {
-    status: &'static str,
-    media: &'static str,
-    extra: String,
-    body: String,
+fn text(body: &str) -> Answer {
+    Answer {
+        extra: format!("ETag: {}\r\n", etag(body)),
+        ..Answer::of("application/text", body)
+    }
 }
 
-impl Answer {
-    fn text(body: &str) -> Self {
-        Self {
-            status: "200 OK",
-            media: "application/text",
-            extra: format!("ETag: {}\r\n", etag(body)),
-            body: body.to_owned(),
-        }
-    }
-
-    fn json(body: String) -> Self {
-        Self {
-            media: "application/json",
-            ..Self::text(&body)
-        }
-    }
-
-    fn bytes(&self) -> Vec<u8> {
-        let Self {
-            status,
-            media,
-            extra,
-            body,
-        } = self;
-        let length = body.len();
-        format!("HTTP/1.1 {status}\r\n{HEADERS}Content-Type: {media}\r\n{extra}Content-Length: {length}\r\n\r\n{body}").into_bytes()
+fn json(body: String) -> Answer {
+    Answer {
+        media: "application/json",
+        ..text(&body)
     }
 }
 

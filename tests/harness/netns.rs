@@ -11,11 +11,14 @@ use std::path::Path;
 use std::process::Command;
 
 /// The addresses that stand for the real services inside a world.
-pub const ADDRESSES: [&str; 4] = [
+pub const ADDRESSES: [&str; 7] = [
     "169.254.169.254/32",
     "169.254.170.2/32",
+    "169.254.170.23/32",
     "168.63.129.16/32",
     "fd00:ec2::254/128",
+    "fd00:ec2::23/128",
+    "fd20:ce::254/128",
 ];
 
 /// Interfaces that the harness makes begin so; no machine's own do.
@@ -102,7 +105,12 @@ fn identity(namespace: &str) -> Result<std::path::PathBuf> {
 pub(crate) fn add_metadata_addresses() -> Result<()> {
     for address in ADDRESSES {
         let family = if address.contains(':') { "-6" } else { "-4" };
-        ip(&[family, "address", "add", address, "dev", "lo"])?;
+        let mut words = vec![family, "address", "add", address, "dev", "lo"];
+        if family == "-6" {
+            // Nobody else is there to have it: to be bound at once, it isn't asked about.
+            words.push("nodad");
+        }
+        ip(&words)?;
     }
     Ok(())
 }

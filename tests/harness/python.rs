@@ -137,7 +137,7 @@ impl Python {
 }
 
 /// Cargo's target directory, from where this program lies in it (`target/debug/deps/x`, `target/release/x`).
-fn beside_the_profile() -> Result<PathBuf> {
+pub(crate) fn beside_the_profile() -> Result<PathBuf> {
     let mut directory = std::env::current_exe().context("no path for this program")?;
     directory.pop();
     if directory.ends_with("deps") {

@@ -95,25 +95,6 @@ document = "east"
 
 #[test]
 #[ignore = "kernel: cargo xtask test kernel"]
-fn an_attested_document_is_the_real_services_where_reads_are_forwarded() {
-    let world = world("attested-document");
-    let azure = world.azure().unwrap();
-    let _agent = world
-        .agent()
-        .config(&config("enforce", super::FORWARDS))
-        .start()
-        .unwrap();
-    // The stand-in has none; what counts is that it was asked.
-    let target = "/metadata/attested/document?api-version=2021-02-01";
-    assert_eq!(world.workload("billing").get(target).unwrap().status, 404);
-    assert_eq!(
-        azure.received().pop().unwrap().line,
-        format!("GET {target} HTTP/1.1")
-    );
-}
-
-#[test]
-#[ignore = "kernel: cargo xtask test kernel"]
 fn a_probe_without_the_metadata_header_is_told_so_at_once() {
     let world = world("probe");
     let _agent = world

@@ -3,8 +3,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may end with a panic")]
 
+mod addresses;
 mod attested;
 mod aws;
+mod azure;
 mod dialect;
 mod explain;
 mod forward;

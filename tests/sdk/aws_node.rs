@@ -1,14 +1,22 @@
 //! The unmodified @aws-sdk/credential-providers, through interception. It sends no `User-Agent`, takes strings alone, and at a
 //! refused token PUT stops asking for tokens for good: ours is never refused.
 
-use crate::ec2::Instance;
-use crate::run;
 use crate::world::world;
-use imds_guard_tests::{AUTHORIZATION, Workload, World};
+use imds_guard_tests::cloud::{Guarded as _, Instance};
+use imds_guard_tests::{AUTHORIZATION, Program, Runtime, Workload, World};
 use serde_json::Value;
 
-fn node(world: &World, workload: &Workload<'_>, kind: &str, environment: &[&str]) -> Value {
-    run(world, workload, "aws_credentials.mjs", &[kind], environment)
+#[expect(
+    clippy::unwrap_used,
+    reason = "what fails here fails the test that stands on it"
+)]
+fn node(world: &World, workload: &Workload<'_>, kind: &str, environment: &[(&str, &str)]) -> Value {
+    let program = Program {
+        runtime: Runtime::Node,
+        words: &["aws_credentials.mjs", kind],
+        environment,
+    };
+    program.ask(world, workload, &[]).unwrap()
 }
 
 #[test]
@@ -47,10 +55,12 @@ fn a_container_gets_its_credentials_or_is_told_why_not() {
     let world = world("node-container");
     let instance = Instance::new(&world);
     let instance = instance.restart();
-    let authorization = format!("AWS_CONTAINER_AUTHORIZATION_TOKEN={AUTHORIZATION}");
     let environment = [
-        "AWS_CONTAINER_CREDENTIALS_FULL_URI=http://169.254.170.2/v2/credentials/0b9f",
-        &authorization,
+        (
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+            "http://169.254.170.2/v2/credentials/0b9f",
+        ),
+        ("AWS_CONTAINER_AUTHORIZATION_TOKEN", AUTHORIZATION),
     ];
     let answer = node(&world, &instance.batch(), "container", &environment);
     instance.given(&answer, 1);

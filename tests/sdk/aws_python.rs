@@ -5,12 +5,10 @@
     reason = "what fails here fails the test that stands on it"
 )]
 
-use crate::ec2::Instance;
 use crate::world::world;
+use imds_guard_tests::cloud::{Guarded as _, Instance};
 use imds_guard_tests::{AUTHORIZATION, Python, Workload, World};
 use serde_json::Value;
-use std::io::{BufRead, BufReader, Write};
-use std::process::Child;
 
 const SESSION: &str = "PUT allowed 200";
 const GIVEN: &str = "GET allowed 200";
@@ -50,38 +48,6 @@ fn boto3_without_a_grant_has_no_credentials_after_three_requests_at_most() {
         instance.aws.lines()
     );
     assert_eq!(instance.endings(2), [SESSION, "GET denied 403"]);
-}
-
-/// The line that a client printed next.
-fn said(client: &mut Child, from: &mut impl BufRead) -> Value {
-    let mut line = String::new();
-    from.read_line(&mut line).unwrap();
-    serde_json::from_str(&line)
-        .map_err(|error| format!("{error}: {line}: {:?}", client.try_wait()))
-        .unwrap()
-}
-
-#[test]
-#[ignore = "sdk: cargo xtask test sdk"]
-fn boto3_renews_what_is_about_to_expire_also_when_the_agent_was_restarted_meanwhile() {
-    let world = world("boto-refresh");
-    let instance = Instance::new(&world);
-    let python = Python::new(&world).unwrap();
-    let batch = instance.batch();
-    let mut client = python
-        .spawn(&batch, &["aws_credentials.py", "twice"], &[])
-        .unwrap();
-    let mut from = BufReader::new(client.stdout.take().unwrap());
-    let first = said(&mut client, &mut from);
-    assert_eq!(first["ok"], true, "{first}");
-    let before = instance.aws.lines().len();
-    let instance = instance.restart();
-    client.stdin.take().unwrap().write_all(b"\n").unwrap();
-    let second = said(&mut client, &mut from);
-    assert_eq!(second["ok"], true, "{second}\n{}", instance.agent.log());
-    assert_ne!(second["secret"], first["secret"]);
-    assert!(instance.aws.lines().len() > before);
-    assert!(client.wait().unwrap().success());
 }
 
 #[test]

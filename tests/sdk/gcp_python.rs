@@ -5,11 +5,10 @@
     reason = "what fails here fails the test that stands on it"
 )]
 
-use crate::gce::{AUDIENCE, Machine, STORAGE};
 use crate::world::world;
+use imds_guard_tests::cloud::{AUDIENCE, Gce, Guarded as _, STORAGE};
 use imds_guard_tests::{GCP_CANARY, GCP_OTHER, Python, Workload, World, claims};
 use serde_json::Value;
-use std::io::{BufRead, BufReader, Write};
 
 /// Where the libraries find the server: its name isn't known in a world. Both are documented, and both are needed.
 const PLACE: [(&str, &str); 2] = [
@@ -28,10 +27,10 @@ fn auth(world: &World, workload: &Workload<'_>, words: &[&str]) -> Value {
 #[ignore = "sdk: cargo xtask test sdk"]
 fn google_auth_gets_the_rules_token_whether_it_names_scopes_or_not() {
     let world = world("google-given");
-    let machine = Machine::new(&world);
+    let machine = Gce::new(&world);
     for scopes in [&[][..], &[STORAGE][..]] {
         let words: Vec<&str> = ["token"].iter().chain(scopes).copied().collect();
-        let answer = auth(&world, &machine.build(), &words);
+        let answer = auth(&world, &machine.granted(), &words);
         assert_eq!(answer["ok"], true, "{answer}\n{}", machine.agent.log());
         assert_eq!(answer["token"], format!("{GCP_CANARY}-1"));
         assert_eq!(
@@ -45,8 +44,8 @@ fn google_auth_gets_the_rules_token_whether_it_names_scopes_or_not() {
 #[ignore = "sdk: cargo xtask test sdk"]
 fn google_auth_gets_an_identity_token_for_the_rules_audience() {
     let world = world("google-identity");
-    let machine = Machine::new(&world);
-    let answer = auth(&world, &machine.build(), &["identity", AUDIENCE]);
+    let machine = Gce::new(&world);
+    let answer = auth(&world, &machine.granted(), &["identity", AUDIENCE]);
     assert_eq!(answer["ok"], true, "{answer}\n{}", machine.agent.log());
     assert_eq!(
         claims(answer["token"].as_str().unwrap()).unwrap()["aud"],
@@ -54,7 +53,7 @@ fn google_auth_gets_an_identity_token_for_the_rules_audience() {
     );
     let other = auth(
         &world,
-        &machine.build(),
+        &machine.granted(),
         &["identity", "https://other.example.org"],
     );
     assert_eq!(other["ok"], false, "{other}");
@@ -64,11 +63,11 @@ fn google_auth_gets_an_identity_token_for_the_rules_audience() {
 #[ignore = "sdk: cargo xtask test sdk"]
 fn google_auth_without_a_grant_says_why_at_once() {
     let world = world("google-refused");
-    let machine = Machine::new(&world);
+    let machine = Gce::new(&world);
     let cloud = "https://www.googleapis.com/auth/cloud-platform";
     for (workload, words) in [
         (machine.neighbour(), vec!["token", STORAGE]),
-        (machine.build(), vec!["token", cloud]),
+        (machine.granted(), vec!["token", cloud]),
     ] {
         let answer = auth(&world, &workload, &words);
         assert_eq!(answer["ok"], false, "{answer}");
@@ -81,31 +80,4 @@ fn google_auth_without_a_grant_says_why_at_once() {
         !tokens.iter().any(|line| line.contains("/token")),
         "{tokens:?}"
     );
-}
-
-#[test]
-#[ignore = "sdk: cargo xtask test sdk"]
-fn google_auth_renews_its_token_also_when_the_agent_was_restarted_meanwhile() {
-    let world = world("google-refresh");
-    let machine = Machine::new(&world);
-    let python = Python::new(&world).unwrap();
-    let words = ["gcp_token.py", "twice", STORAGE];
-    let mut client = python.spawn(&machine.build(), &words, &PLACE).unwrap();
-    let mut from = BufReader::new(client.stdout.take().unwrap());
-    let mut said = || {
-        let mut line = String::new();
-        from.read_line(&mut line).unwrap();
-        serde_json::from_str::<Value>(&line).unwrap_or_else(|error| panic!("{error}: {line}"))
-    };
-    let first = said();
-    assert_eq!(first["ok"], true, "{first}");
-    let machine = machine.restart();
-    client.stdin.take().unwrap().write_all(b"\n").unwrap();
-    let second = said();
-    assert_eq!(second["ok"], true, "{second}\n{}", machine.agent.log());
-    assert_ne!(
-        second["token"], first["token"],
-        "nothing is kept beyond the agent"
-    );
-    assert!(client.wait().unwrap().success());
 }

@@ -2,46 +2,26 @@
 //! encodes its query, sends a Content-Type on a GET, and reads `expires_on` instead of `expires_in`: what satisfies Python alone doesn't satisfy it.
 
 mod aws_node;
-mod ec2;
-mod gce;
 mod gcp_node;
+mod node_clients;
 mod world;
 
 use imds_guard_tests::cast::{BILLING_CLIENT_ID, VAULT};
-use imds_guard_tests::{Python, Workload, World};
+use imds_guard_tests::{Program, Runtime, Workload, World};
 use serde_json::Value;
 use world::{Guarded, world};
 
-/// Run the client `script` as this workload.
 #[expect(
     clippy::unwrap_used,
     reason = "what fails here fails the test that stands on it"
 )]
-fn run(
-    world: &World,
-    workload: &Workload<'_>,
-    script: &str,
-    arguments: &[&str],
-    environment: &[&str],
-) -> Value {
-    let target = Python::environment().unwrap().with_file_name("node");
-    assert!(
-        target.join("node_modules").is_dir(),
-        "{} isn't there: cargo xtask setup",
-        target.display()
-    );
-    let script = world.show(&target, "node").unwrap().join(script);
-    let mut words = vec!["HOME=/nonexistent"];
-    words.extend(environment);
-    words.extend(["node", script.to_str().unwrap()]);
-    words.extend(arguments);
-    let output = workload.run("/usr/bin/env".as_ref(), &words).unwrap();
-    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    serde_json::from_slice(&output.stdout).expect(&errors)
-}
-
 fn node(world: &World, workload: &Workload<'_>, arguments: &[&str]) -> Value {
-    run(world, workload, "azure_token.mjs", arguments, &[])
+    let program = Program {
+        runtime: Runtime::Node,
+        words: &["azure_token.mjs"],
+        environment: &[],
+    };
+    program.ask(world, workload, arguments).unwrap()
 }
 
 fn ended(outcome: &str, status: u64) -> (String, u64) {

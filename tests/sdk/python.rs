@@ -1,9 +1,8 @@
 //! The unmodified azure-identity for Python, through interception: what a program gets, and what it is told when it doesn't.
 
 mod aws_python;
-mod ec2;
-mod gce;
 mod gcp_python;
+mod python_clients;
 mod world;
 
 use imds_guard_tests::cast::{BILLING_CLIENT_ID, VAULT};

@@ -15,6 +15,7 @@ const WIRESERVER: &str = include_str!("platform/wireserver.py");
 const CLOUD_INIT_AZURE: &str = include_str!("platform/cloud_init_azure.py");
 const WAAGENT: &str = include_str!("platform/waagent.py");
 const CLOUD_INIT_GCE: &str = include_str!("platform/cloud_init_gce.py");
+const CLOUD_INIT_EC2: &str = include_str!("platform/cloud_init_ec2.py");
 
 /// Which units a cloud-init of any release asks from, of those that this release ships.
 const CLOUD_INIT: [&str; 7] = [
@@ -43,6 +44,7 @@ impl Platform {
             ("opt/cloud_init_azure.py", CLOUD_INIT_AZURE),
             ("opt/waagent.py", WAAGENT),
             ("opt/cloud_init_gce.py", CLOUD_INIT_GCE),
+            ("opt/cloud_init_ec2.py", CLOUD_INIT_EC2),
             (
                 "etc/hosts",
                 "127.0.0.1 localhost\n169.254.169.254 metadata.google.internal\n",
@@ -209,6 +211,42 @@ fn azures_preset_lets_debians_cloud_init_and_waagent_do_their_work_and_nobody_el
         let said = platform.in_unit(unit, "", token).unwrap();
         assert!(said.contains("Refused by imds-guard"), "{said}");
     }
+}
+
+#[test]
+#[ignore = "systemd: cargo xtask test systemd"]
+fn amazons_preset_lets_debians_cloud_init_do_its_work_and_nobody_else() {
+    require!(Root, Cgroup2, Bpf, Agent);
+    let world = World::new("platform-aws").unwrap();
+    let aws = world.aws().unwrap();
+    let platform = Platform::boot(&world, "aws", &["aws-imds"]).unwrap();
+    let read = [
+        r#""id": "i-0123456789abcdef0""#,
+        r#""zone": "eu-central-1a""#,
+        r#""region": "eu-central-1", "user-data": true"#,
+    ];
+    // Refused, it asks for half a minute: it can't know that nobody will change their mind.
+    let cloud_init = "/usr/bin/timeout 12 /usr/bin/python3 /opt/cloud_init_ec2.py";
+    platform.judges("cloud-init-local.service", cloud_init, &read);
+    // It walks the tree from its listings, and leaves the credentials out by itself; so does the preset.
+    let lines = aws.lines();
+    assert!(
+        lines
+            .iter()
+            .any(|line| line.ends_with("/meta-data/tags/instance/Name")),
+        "{lines:?}"
+    );
+    assert!(
+        !lines
+            .iter()
+            .any(|line| line.contains("security-credentials")),
+        "{lines:?}"
+    );
+    let role = "/bin/sh -c 'S=$(curl -s -X PUT -H \"X-aws-ec2-metadata-token-ttl-seconds: 60\" http://169.254.169.254/latest/api/token); curl -s -H \"X-aws-ec2-metadata-token: $S\" http://169.254.169.254/latest/meta-data/iam/security-credentials/'";
+    let said = platform
+        .in_unit("cloud-init-local.service", "", &role.replace('$', "$$"))
+        .unwrap();
+    assert!(said.contains("Refused by imds-guard"), "{said}");
 }
 
 #[test]

@@ -18,8 +18,10 @@ mod ebpf;
 mod lack;
 mod linker;
 mod node;
+mod pins;
 mod process;
 mod python;
+mod rust_clients;
 mod setup;
 mod test;
 mod tidy;
@@ -72,6 +74,8 @@ enum Verb {
     Dist(dist::Options),
     /// Fetch the kernels for emulated machines from Debian's archive (once a day at most), and lay out target/vm/guest.
     Kernels,
+    /// Move the real clients of the sdk tier (Python, JavaScript, Rust) to the newest versions, and show what moved.
+    Pins,
     /// Everything that must hold before a change lands: fmt, tidy, clippy, deny, doc, test.
     Ci,
     /// The rules of the house that no compiler knows: lints taken by each crate, module docs, sizes, the tree's top.
@@ -103,6 +107,7 @@ fn main() -> ExitCode {
         Verb::Bench(options) => bench::run(&options),
         Verb::Dist(options) => dist::run(&options),
         Verb::Kernels => vm::fetch(),
+        Verb::Pins => pins::run(),
         Verb::Ci => ci::run(),
         Verb::Tidy => tidy::run(),
         Verb::Clean => clean(),

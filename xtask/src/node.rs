@@ -7,9 +7,10 @@ use anyhow::{Context, Result};
 use std::path::PathBuf;
 
 /// What is to be installed, exactly, and the clients that use it: `npm ci` takes both files, modules are found beside it.
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
     "package.json",
     "package-lock.json",
+    "again.mjs",
     "azure_token.mjs",
     "aws_credentials.mjs",
     "gcp_token.mjs",

@@ -34,9 +34,7 @@ pub(crate) fn ensure() -> Result<()> {
         .copied();
     let python =
         python.ok_or_else(|| Lack::error("no python3", "  apt-get install python3-venv"))?;
-    println!(
-        "  python: azure-identity, boto3, the AWS CLI, google-auth and PyJWT into target/venv (about 30 s)"
-    );
+    println!("  python: the clouds' libraries and tools into target/venv (about 40 s)");
     let venv = workspace::target().join("venv");
     process::run(process::command(python, &["-m", "venv", "--clear"])?.arg(&venv))?;
     install()?;

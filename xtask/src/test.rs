@@ -8,7 +8,7 @@ mod tally;
 mod tier;
 
 use crate::lack::Lack;
-use crate::{dist, ebpf, process};
+use crate::{dist, ebpf, process, rust_clients};
 use anyhow::{Result, bail};
 use clap::Args;
 use std::time::{Duration, Instant};
@@ -84,6 +84,12 @@ fn build(wanted: &[Tier]) -> Result<Option<String>> {
     };
     if wanted.iter().any(|tier| needs_packages(&tier)) {
         dist::pair()?;
+    }
+    if wanted.contains(&Tier::Sdk)
+        && Tier::Sdk.cannot_run(without_object.as_deref()).is_none()
+        && let Err(error) = rust_clients::ensure()
+    {
+        println!("  rust clients: {error:#}");
     }
     println!("test: built in {:.1} s", started.elapsed().as_secs_f32());
     Ok(without_object)

@@ -11,7 +11,7 @@ mod wait;
 use std::rc::Rc;
 
 use imds_guard_core::decision::{Grant, Permit};
-use imds_guard_core::imds::{Asked, Call};
+use imds_guard_core::imds::{self, Asked, Call};
 use imds_guard_core::policy::Mode;
 use imds_guard_core::request::Request;
 
@@ -45,8 +45,14 @@ impl Permitted<'_> {
     ) -> Result<Reply, Failure> {
         can_be_recorded(self.on, self.call)?;
         match (self.permit.grant(), &self.call.asked) {
-            (Grant::Forward { identity }, Asked::Azure(_)) => {
-                forward::forward(self, self.call.rebuild(identity.as_deref()), gate).await
+            (Grant::Forward { identity }, Asked::Azure(ask)) => {
+                let rebuilt = self.call.rebuild(identity.as_deref());
+                let answer = forward::forward(self, rebuilt, gate);
+                // The first answer about scheduled events takes the real service minutes.
+                if matches!(ask, imds::azure::Ask::ForwardOnly) {
+                    return wait::judged_meanwhile(self, answer).await;
+                }
+                answer.await
             }
             (_, Asked::Azure(ask)) => azure::made(self, ask, record).await,
             (_, Asked::Aws(ask)) => aws::made(self, ask, gate).await,

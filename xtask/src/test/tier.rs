@@ -1,7 +1,7 @@
 //! The tiers: what each proves, what it needs, its budget, and how it runs.
 
 use super::{fuzz, suites, tally::Tally};
-use crate::{node, python, vm, workspace};
+use crate::{node, python, rust_clients, vm, workspace};
 use anyhow::Result;
 use clap::ValueEnum;
 use std::fmt;
@@ -27,7 +27,7 @@ pub(crate) enum Tier {
     Systems,
     /// Fuzz targets. Needs cargo-fuzz.
     Fuzz,
-    /// The unmodified azure-identity through interception. Needs root and the Python environment.
+    /// The clouds' own clients, unmodified, through interception. Needs root and the Python environment.
     Sdk,
 }
 
@@ -61,7 +61,9 @@ impl Tier {
                 "the package, podman's containers, units with filters and a VRF, on whole Debians with their own kernels"
             }
             Self::Fuzz => "what reads bytes from strangers survives them",
-            Self::Sdk => "the unmodified azure-identity",
+            Self::Sdk => {
+                "the clouds' own clients, unmodified: Python, JavaScript, Rust, command lines"
+            }
         }
     }
 
@@ -80,7 +82,8 @@ impl Tier {
             // Two Debians, at once; making their root file systems, once a day, takes two minutes more.
             Self::Systems => 720,
             Self::Fuzz => 400,
-            Self::Sdk => 60,
+            // A fifth of it is waiting: for tokens to end, for clients that try again.
+            Self::Sdk => 360,
         })
     }
 
@@ -151,14 +154,23 @@ fn machines(full: bool) -> Result<Tally> {
     Ok(tally)
 }
 
-/// Python's suite, and JavaScript's where its library is there.
+/// A suite for each language, where its clients are there.
 fn sdk(full: bool) -> Result<Tally> {
-    let Some(lack) = node::lacks() else {
-        return suites::privileged(&["sdk"], full);
-    };
-    println!("  not run: sdk_node: {lack}");
-    let mut tally = suites::privileged(&["sdk_python"], full)?;
-    tally.add(&Tally::skip());
+    let mut tally = Tally::default();
+    let mut suites = vec!["sdk_python", "sdk_curl"];
+    for (suite, lack) in [
+        ("sdk_node", node::lacks()),
+        ("sdk_rust", rust_clients::lacks()),
+    ] {
+        match lack {
+            None => suites.push(suite),
+            Some(lack) => {
+                println!("  not run: {suite}: {lack}");
+                tally.add(&Tally::skip());
+            }
+        }
+    }
+    tally.add(&suites::privileged(&suites, full)?);
     Ok(tally)
 }
 

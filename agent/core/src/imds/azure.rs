@@ -109,6 +109,14 @@ fn selector(identity: &Identity) -> Option<AzureIdentity> {
     client.or_else(object).or_else(resource)
 }
 
+/// Certificates for proof-of-possession tokens, and whatever comes below `identity`: never offered, never forwarded.
+fn is_as_strong_as_a_token(path: &str) -> bool {
+    let below = path.strip_prefix("/metadata/identity");
+    below.is_some_and(|below| {
+        (below.is_empty() || below.starts_with('/')) && !matches!(below, "/oauth2/token" | "/info")
+    })
+}
+
 /// GET everywhere; POST where a scheduled event is approved. The wireserver's own paths take both, and PUT for status.
 fn method(
     method: &str,
@@ -116,6 +124,10 @@ fn method(
     service: Service,
     is_metadata: bool,
 ) -> Result<&'static str, Malformed> {
+    if is_as_strong_as_a_token(path) {
+        // Whoever posts there is told that there is nothing, and not that another method would do.
+        return Ok("GET");
+    }
     let allow = match path {
         "/metadata/scheduledevents" => "GET, POST",
         _ if service == Service::AzureWireserver && !is_metadata => "GET, POST, PUT",
@@ -153,7 +165,6 @@ fn metadata(segments: &[String], pairs: &mut query::Pairs) -> Result<Ask, Malfor
             pairs.retain(|(name, _)| name == "api-version");
             Ok(Ask::IdentityInfo)
         }
-        // Certificates for proof-of-possession tokens (1.7) and whatever comes: as strong as a token, so not offered.
         ["identity", ..] => Err(Malformed::NotOffered),
         ["instance", below @ ..] => {
             let api_version = version::of_instance(pairs)?;

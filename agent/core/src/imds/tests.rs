@@ -1,5 +1,7 @@
 //! What real SDKs send parses; what attackers send doesn't; what is rebuilt means what was parsed.
 
+mod azure;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -200,49 +202,6 @@ fn one_path_for_policy_whatever_the_spelling() {
         read(&secret),
         ("/metadata/instance/compute/userData", false)
     );
-}
-
-#[test]
-fn nothing_else_below_identity_is_a_read() {
-    for path in [
-        "getplatformmetadata",
-        "getPlatformMetadata",
-        "issuecredential",
-        "oauth2",
-        "oauth2/token/x",
-        "bypass",
-        "",
-    ] {
-        let call = get(&format!(
-            "/metadata/identity/{path}?api-version=2018-02-01&resource=r"
-        ));
-        assert_eq!(call, Err(Malformed::NotOffered), "{path}");
-    }
-}
-
-#[test]
-fn approving_is_not_reading() {
-    let events = |method: &str| {
-        send(
-            &format!(
-                "{method} /metadata/scheduledevents?api-version=2020-07-01 HTTP/1.1\nHost: 169.254.169.254\nMetadata: true"
-            ),
-            &imds(),
-        )
-    };
-    assert_eq!(read(&events("GET").unwrap()).0, "/metadata/scheduledevents");
-    assert!(matches!(
-        events("POST").unwrap().request,
-        Request::Write { .. }
-    ));
-    assert_eq!(events("PUT"), Err(Malformed::Method { allow: "GET, POST" }));
-    for method in ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "HEAD", "get"] {
-        let call = send(
-            &format!("{method} {TOKEN} HTTP/1.1\nHost: 169.254.169.254\nMetadata: true"),
-            &imds(),
-        );
-        assert_eq!(call, Err(Malformed::Method { allow: "GET" }), "{method}");
-    }
 }
 
 #[test]
@@ -621,43 +580,6 @@ fn there_is_one_path_to_each_member_of_the_document() {
             "{path}"
         );
     }
-}
-
-#[test]
-fn the_wireservers_own_paths_are_forward_only() {
-    let there = at(WIRESERVER, Service::AzureWireserver);
-    let call = send(
-        "GET /machine/?comp=goalstate HTTP/1.1\nHost: 168.63.129.16\nx-ms-version: 2012-11-30\nx-ms-azure-host-claims: {}\nCookie: a",
-        &there,
-    )
-    .unwrap();
-    assert_eq!(read(&call).0, "/machine");
-    assert_eq!(call.asked, Asked::Azure(Ask::ForwardOnly));
-    let kept = ("x-ms-version".to_owned(), "2012-11-30".to_owned());
-    assert_eq!(call.rebuild(None).headers, [kept]);
-    for path in ["/?comp=versions", "/vmSettings", "/machine?comp=goalstate"] {
-        let call = send(&format!("GET {path} HTTP/1.1\nHost: 168.63.129.16"), &there).unwrap();
-        assert!(!read(&call).1, "{path}");
-    }
-    let post = send(
-        "POST /machine?comp=health HTTP/1.1\nHost: 168.63.129.16\nContent-Length: 3",
-        &there,
-    )
-    .unwrap();
-    assert!(matches!(post.request, Request::Write { .. }));
-    let mirror = send(
-        &format!("GET {TOKEN} HTTP/1.1\nHost: 168.63.129.16\nMetadata: true"),
-        &there,
-    )
-    .unwrap();
-    assert_eq!(token(&mirror).0, "https://vault.azure.net");
-    assert_eq!(
-        send(
-            &format!("GET {TOKEN} HTTP/1.1\nHost: 168.63.129.16"),
-            &there
-        ),
-        Err(Malformed::MetadataHeaderMissing)
-    );
 }
 
 #[test]

@@ -2,11 +2,10 @@
 //! Must never: leave a known name in another spelling, or have one name in both lists.
 
 /// Names with something below them.
-const BRANCHES: [&str; 31] = [
+const BRANCHES: [&str; 30] = [
     "metadata",
     "instance",
     "attested",
-    "scheduledevents",
     "identity",
     "oauth2",
     "compute",
@@ -37,10 +36,11 @@ const BRANCHES: [&str; 31] = [
 ];
 
 /// Names with nothing below them.
-const LEAVES: [&str; 78] = [
+const LEAVES: [&str; 79] = [
     "versions",
     "document",
     "loadbalancer",
+    "scheduledevents",
     "token",
     "info",
     "reprovisiondata",
