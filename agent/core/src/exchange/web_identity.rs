@@ -1,0 +1,112 @@
+//! AWS: AssumeRoleWithWebIdentity, an assertion for a role's keys. The answer is STS's, as for every role (`sts`).
+
+use std::sync::Arc;
+
+use super::form::{MEDIA, form};
+use super::{Outgoing, Url};
+use crate::secret::Secret;
+
+/// What assertions for AWS are for where nobody has configured another audience.
+pub const AUDIENCE: &str = "sts.amazonaws.com";
+/// What AWS takes as a subject, in characters.
+pub const SUBJECT_CHARS: usize = 255;
+/// The longest assertion, in bytes.
+pub const ASSERTION_BYTES: usize = 20_000;
+/// The longest inline session policy, in characters.
+pub const POLICY_CHARS: usize = 2048;
+/// The claim of an assertion in which session tags stand.
+pub const TAGS_CLAIM: &str = "https://aws.amazon.com/tags";
+
+/// What is asked.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    /// The endpoint of STS.
+    pub url: &'a Url,
+    /// The role's ARN.
+    pub role: &'a str,
+    /// The session's name, by which CloudTrail knows it.
+    pub session: &'a str,
+    /// Narrower than the role's own policies.
+    pub policy: Option<&'a str>,
+    /// How long the keys live.
+    pub seconds: u32,
+    /// Who asks.
+    pub assertion: &'a Secret<Arc<str>>,
+}
+
+/// The request. It isn't signed: the assertion is all that it shows.
+pub fn request(ask: &Ask<'_>) -> Outgoing {
+    let seconds = ask.seconds.to_string();
+    let mut fields = vec![
+        ("Action", "AssumeRoleWithWebIdentity"),
+        ("Version", "2011-06-15"),
+        ("RoleArn", ask.role),
+        ("RoleSessionName", ask.session),
+        ("DurationSeconds", &seconds),
+    ];
+    fields.extend(ask.policy.map(|policy| ("Policy", policy)));
+    fields.push(("WebIdentityToken", ask.assertion.expose()));
+    Outgoing {
+        method: "POST",
+        url: ask.url.clone(),
+        headers: vec![("content-type", format!("{MEDIA}; charset=utf-8"))],
+        secret: None,
+        body: Secret::new(form(&fields)),
+    }
+}
+
+/// What an operator can do about a code of STS that comes for web identities alone.
+pub fn remedy(code: &str) -> Option<&'static str> {
+    Some(match code {
+        "InvalidIdentityToken" => {
+            "AWS did not accept the assertion: see that the account has an OIDC provider with this issuer and audience (`imds-guard federate aws --workload NAME` prints both) and that the issuer's documents are served to the world (`imds-guard issuer publish --check`)"
+        }
+        "ExpiredTokenException" | "ExpiredToken" => {
+            "set this host's clock (`timedatectl`); of an assertion in a file, see that it is renewed"
+        }
+        "IDPRejectedClaim" => {
+            "the OIDC provider did not accept a claim: compare issuer and audience with `imds-guard federate aws --workload NAME`"
+        }
+        "AccessDenied" => {
+            "the role's trust policy doesn't let this subject in: compare it with `imds-guard federate aws --workload NAME`, to the letter; with `tags` it needs sts:TagSession, too"
+        }
+        "IDPCommunicationError" => {
+            "AWS can't reach the issuer: see that its documents are served to the world (`imds-guard issuer publish --check`)"
+        }
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_request_shows_the_assertion_and_nothing_else_secret() {
+        let ask = Ask {
+            url: &Url::parse("https://sts.eu-central-1.amazonaws.com/").unwrap(),
+            role: "arn:aws:iam::111122223333:role/batch",
+            session: "batch",
+            policy: None,
+            seconds: 3600,
+            assertion: &Secret::new("x.y.z".into()),
+        };
+        let outgoing = request(&ask);
+        assert_eq!(
+            std::str::from_utf8(outgoing.body.expose()).unwrap(),
+            "Action=AssumeRoleWithWebIdentity&Version=2011-06-15&RoleArn=arn%3Aaws%3Aiam%3A%3A111122223333%3Arole%2Fbatch\
+             &RoleSessionName=batch&DurationSeconds=3600&WebIdentityToken=x.y.z"
+        );
+        let narrower = Ask {
+            policy: Some(r#"{"Version":"2012-10-17"}"#),
+            ..ask
+        };
+        let body = request(&narrower).body;
+        let body = std::str::from_utf8(body.expose()).unwrap();
+        assert!(
+            body.contains("&Policy=%7B%22Version%22%3A%222012-10-17%22%7D&"),
+            "{body}"
+        );
+        assert!(!format!("{outgoing:?}").contains("x.y.z"));
+    }
+}
