@@ -12,7 +12,7 @@ use crate::secret::Secret;
 
 mod bearer;
 pub mod entra;
-mod form;
+pub mod form;
 pub mod google_sts;
 mod url;
 pub mod web_identity;

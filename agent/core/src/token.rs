@@ -184,6 +184,7 @@ mod tests {
             account: None,
             subject: None,
             lifetime_seconds,
+            federation: None,
         }
     }
 

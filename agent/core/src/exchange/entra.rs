@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::form::{MEDIA, form};
+use super::form::{Form, MEDIA_TYPE};
 use super::{NotObtained, Obtained, Outgoing, Said, Url, bearer};
 use crate::secret::Secret;
 
@@ -78,25 +78,24 @@ pub struct Ask<'a> {
 
 /// The request: the five fields that Entra's own libraries send, and nothing else.
 pub fn request(ask: &Ask<'_>) -> Outgoing {
-    let body = form(&[
-        ("client_id", ask.client_id),
-        ("grant_type", "client_credentials"),
-        (
+    let body = Form::new()
+        .with("client_id", ask.client_id)
+        .with("grant_type", "client_credentials")
+        .with(
             "client_assertion_type",
             "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
-        ),
-        ("client_assertion", ask.assertion.expose()),
-        ("scope", &scope(ask.resource)),
-    ]);
+        )
+        .with("client_assertion", ask.assertion.expose())
+        .with("scope", &scope(ask.resource));
     Outgoing {
         method: "POST",
         url: ask.url.clone(),
         headers: vec![
-            ("content-type", MEDIA.to_owned()),
+            ("content-type", MEDIA_TYPE.to_owned()),
             ("accept", "application/json".to_owned()),
         ],
         secret: None,
-        body: Secret::new(body),
+        body: Secret::new(body.into_bytes()),
     }
 }
 

@@ -1,45 +1,45 @@
-//! `application/x-www-form-urlencoded`, as token endpoints take it.
+//! `application/x-www-form-urlencoded`, as token endpoints read it.
 
 use std::fmt::Write as _;
 
 /// Its media type.
-pub(super) const MEDIA: &str = "application/x-www-form-urlencoded";
+pub const MEDIA_TYPE: &str = "application/x-www-form-urlencoded";
 
-/// The fields, in their order. A value may be an assertion: whoever takes the bytes keeps them secret.
-pub(super) fn form(fields: &[(&str, &str)]) -> Vec<u8> {
-    let mut body = String::new();
-    for (name, value) in fields {
-        if !body.is_empty() {
-            body.push('&');
-        }
-        push(&mut body, name);
-        body.push('=');
-        push(&mut body, value);
+/// A form under construction. What it holds may be an assertion: it has no `Debug`.
+#[derive(Default)]
+#[expect(missing_debug_implementations, reason = "it may hold an assertion")]
+pub struct Form(String);
+
+impl Form {
+    /// An empty one.
+    pub const fn new() -> Self {
+        Self(String::new())
     }
-    body.into_bytes()
+
+    /// Adds one pair, both percent-encoded: whatever isn't unreserved (RFC 3986), space included, as `%XX`.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        if !self.0.is_empty() {
+            self.0.push('&');
+        }
+        push(&mut self.0, name);
+        self.0.push('=');
+        push(&mut self.0, value);
+        self
+    }
+
+    /// The body.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.0.into_bytes()
+    }
 }
 
-fn push(body: &mut String, text: &str) {
-    for byte in text.bytes() {
+fn push(text: &mut String, value: &str) {
+    for byte in value.bytes() {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            body.push(char::from(byte));
+            text.push(char::from(byte));
         } else {
-            let _infallible = write!(body, "%{byte:02X}");
+            let _infallible = write!(text, "%{byte:02X}");
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::form;
-
-    #[test]
-    fn only_one_reading_is_left() {
-        let body = form(&[("a", "b c+d&e=f"), ("scope", "api://x/.default"), ("é", "")]);
-        let text = String::from_utf8(body).unwrap();
-        assert_eq!(
-            text,
-            "a=b%20c%2Bd%26e%3Df&scope=api%3A%2F%2Fx%2F.default&%C3%A9="
-        );
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::form::{MEDIA, form};
+use super::form::{Form, MEDIA_TYPE};
 use super::{NotObtained, Obtained, Outgoing, Said, Url, bearer};
 use crate::secret::Secret;
 
@@ -112,26 +112,25 @@ pub struct Ask<'a> {
 /// The request. Without `Authorization`, which can make it fail.
 pub fn request(ask: &Ask<'_>) -> Outgoing {
     let audience = format!("//iam.googleapis.com/{}", ask.provider.name());
-    let body = form(&[
-        (
+    let body = Form::new()
+        .with(
             "grant_type",
             "urn:ietf:params:oauth:grant-type:token-exchange",
-        ),
-        ("audience", &audience),
-        ("scope", &ask.scopes.join(" ")),
-        ("requested_token_type", TOKEN_TYPE),
-        ("subject_token_type", "urn:ietf:params:oauth:token-type:jwt"),
-        ("subject_token", ask.assertion.expose()),
-    ]);
+        )
+        .with("audience", &audience)
+        .with("scope", &ask.scopes.join(" "))
+        .with("requested_token_type", TOKEN_TYPE)
+        .with("subject_token_type", "urn:ietf:params:oauth:token-type:jwt")
+        .with("subject_token", ask.assertion.expose());
     Outgoing {
         method: "POST",
         url: ask.url.clone(),
         headers: vec![
-            ("content-type", MEDIA.to_owned()),
+            ("content-type", MEDIA_TYPE.to_owned()),
             ("accept", "application/json".to_owned()),
         ],
         secret: None,
-        body: Secret::new(body),
+        body: Secret::new(body.into_bytes()),
     }
 }
 

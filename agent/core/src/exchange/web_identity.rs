@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::form::{MEDIA, form};
+use super::form::{Form, MEDIA_TYPE};
 use super::{Outgoing, Url};
 use crate::secret::Secret;
 
@@ -36,23 +36,35 @@ pub struct Ask<'a> {
 
 /// The request. It isn't signed: the assertion is all that it shows.
 pub fn request(ask: &Ask<'_>) -> Outgoing {
-    let seconds = ask.seconds.to_string();
-    let mut fields = vec![
-        ("Action", "AssumeRoleWithWebIdentity"),
-        ("Version", "2011-06-15"),
-        ("RoleArn", ask.role),
-        ("RoleSessionName", ask.session),
-        ("DurationSeconds", &seconds),
-    ];
-    fields.extend(ask.policy.map(|policy| ("Policy", policy)));
-    fields.push(("WebIdentityToken", ask.assertion.expose()));
+    let mut body = Form::new()
+        .with("Action", "AssumeRoleWithWebIdentity")
+        .with("Version", "2011-06-15")
+        .with("RoleArn", ask.role)
+        .with("RoleSessionName", ask.session)
+        .with("DurationSeconds", &ask.seconds.to_string());
+    if let Some(policy) = ask.policy {
+        body = body.with("Policy", policy);
+    }
+    let body = body.with("WebIdentityToken", ask.assertion.expose());
     Outgoing {
         method: "POST",
         url: ask.url.clone(),
-        headers: vec![("content-type", format!("{MEDIA}; charset=utf-8"))],
+        headers: vec![("content-type", format!("{MEDIA_TYPE}; charset=utf-8"))],
         secret: None,
-        body: Secret::new(form(&fields)),
+        body: Secret::new(body.into_bytes()),
     }
+}
+
+/// A session's name made of `text`: what STS doesn't take becomes a dash, what is over 64 characters is left out, and what is
+/// shorter than two gets company.
+pub fn session_name(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_+=,.@-".contains(c);
+    let name = text.chars().map(|c| if plain(c) { c } else { '-' });
+    let mut name: String = name.take(64).collect();
+    while name.len() < 2 {
+        name.push('-');
+    }
+    name
 }
 
 /// What an operator can do about a code of STS that comes for web identities alone.
@@ -80,6 +92,14 @@ pub fn remedy(code: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sessions_name_is_made_of_any() {
+        assert_eq!(session_name("billing-api"), "billing-api");
+        assert_eq!(session_name("a b/c"), "a-b-c");
+        assert_eq!(session_name("x"), "x-");
+        assert_eq!(session_name(&"x".repeat(100)).len(), 64);
+    }
 
     #[test]
     fn the_request_shows_the_assertion_and_nothing_else_secret() {

@@ -13,6 +13,7 @@ use super::{Compiled, Document, Identity, Includes, preset};
 use crate::decision::RuleRef;
 use crate::request::Cloud;
 
+mod federation;
 mod guests;
 mod identities;
 mod lifelines;

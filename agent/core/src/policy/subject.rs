@@ -73,6 +73,15 @@ impl Template {
         }
     }
 
+    /// What it comes out with at least: no value is empty.
+    pub(crate) fn least_bytes(&self) -> usize {
+        let bytes = |part: &Part| match part {
+            Part::Literal(text) => text.len(),
+            Part::Variable(_) => 1,
+        };
+        self.0.iter().map(bytes).sum()
+    }
+
     /// Two variables with nothing between them that a value can't hold, if there are such.
     pub(crate) fn ambiguous(&self) -> Option<(&Arc<str>, &Arc<str>)> {
         let mut before: Option<&Arc<str>> = None;

@@ -40,9 +40,27 @@ impl Compiling {
             self.prove(&template, &subject.place, host, &variables(set, workload));
             let name = &set.workloads[workload as usize].name;
             let filled = template.fill(&|variable| fixed(variable, host, name));
+            self.short_enough(&filled, &identity, &subject.place);
             proven.push((workload, filled, place));
         }
         self.distinct(&proven, set);
+    }
+
+    /// What is open in it has one byte at least. A longer value is refused when somebody asks, and nothing is signed.
+    fn short_enough(&mut self, filled: &Template, identity: &Identity, place: &Place) {
+        let Some(federation) = &identity.federation else {
+            return;
+        };
+        let limit = federation.subject_limit();
+        let least = filled.least_bytes();
+        if least > limit.bytes {
+            let title = format!(
+                "this subject comes out with {least} bytes, and {} takes {}",
+                limit.cloud, limit.bytes
+            );
+            let help = "shorten it: a shorter trust domain, or {trust_domain}/{host}/{workload} without words between";
+            self.error(place, title, help);
+        }
     }
 
     fn prove(
