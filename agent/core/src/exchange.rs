@@ -10,6 +10,10 @@ use std::sync::Arc;
 
 use crate::secret::Secret;
 
+pub mod form;
+pub mod google;
+pub mod sigv4;
+pub mod sts;
 mod url;
 
 pub use url::{NoUrl, Url};
