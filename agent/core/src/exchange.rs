@@ -13,7 +13,10 @@ use crate::secret::Secret;
 mod bearer;
 pub mod entra;
 pub mod form;
+pub mod google;
 pub mod google_sts;
+pub mod sigv4;
+pub mod sts;
 mod url;
 pub mod web_identity;
 
