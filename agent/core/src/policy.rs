@@ -72,7 +72,7 @@ impl Identity {
     pub fn is_vouched_for(&self) -> bool {
         match self.origin {
             Origin::Mint => true,
-            Origin::Federate => self.federation.as_ref().is_some_and(|f| f.file().is_none()),
+            Origin::Federate => self.federation.as_ref().is_none_or(|f| f.file().is_none()),
             Origin::Forward | Origin::Assume => false,
         }
     }

@@ -186,7 +186,10 @@ impl credentials::Failure for AskError {
         match self {
             Self::Busy | Self::Gone => true,
             Self::Refused(refusal) => {
-                matches!(refusal, Refusal::Busy | Refusal::NoKey | Refusal::Internal)
+                matches!(
+                    refusal,
+                    Refusal::Busy | Refusal::NoKey | Refusal::NoAssertion | Refusal::Internal
+                )
             }
             Self::Unsayable(_) | Self::Mismatch => false,
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::form::{Form, MEDIA_TYPE};
-use super::{Outgoing, Url};
+use super::{NotObtained, Obtained, Outgoing, Url, sts};
 use crate::secret::Secret;
 
 /// What assertions for AWS are for where nobody has configured another audience.
@@ -55,6 +55,34 @@ pub fn request(ask: &Ask<'_>) -> Outgoing {
     }
 }
 
+/// What came of it. `now` is Unix time in seconds.
+///
+/// # Errors
+/// A refusal with what to do about it; throttled, not available, or no answer.
+pub fn answer(
+    status: u16,
+    retry_after: Option<u32>,
+    body: &[u8],
+    now: i64,
+) -> Result<Obtained, NotObtained> {
+    let answer = sts::read("AssumeRoleWithWebIdentity", status, retry_after, body, now);
+    answer.map_err(|why| match why {
+        NotObtained::Refused {
+            code,
+            message,
+            remedy: of_roles,
+        } => {
+            let own = remedy(code.as_str()).map(Into::into);
+            NotObtained::Refused {
+                code,
+                message,
+                remedy: own.unwrap_or(of_roles),
+            }
+        }
+        other => other,
+    })
+}
+
 /// A session's name made of `text`: what STS doesn't take becomes a dash, what is over 64 characters is left out, and what is
 /// shorter than two gets company.
 pub fn session_name(text: &str) -> String {
@@ -68,7 +96,7 @@ pub fn session_name(text: &str) -> String {
 }
 
 /// What an operator can do about a code of STS that comes for web identities alone.
-pub fn remedy(code: &str) -> Option<&'static str> {
+fn remedy(code: &str) -> Option<&'static str> {
     Some(match code {
         "InvalidIdentityToken" => {
             "AWS did not accept the assertion: see that the account has an OIDC provider with this issuer and audience (`imds-guard federate aws --workload NAME` prints both) and that the issuer's documents are served to the world (`imds-guard issuer publish --check`)"
@@ -82,9 +110,6 @@ pub fn remedy(code: &str) -> Option<&'static str> {
         "AccessDenied" => {
             "the role's trust policy doesn't let this subject in: compare it with `imds-guard federate aws --workload NAME`, to the letter; with `tags` it needs sts:TagSession, too"
         }
-        "IDPCommunicationError" => {
-            "AWS can't reach the issuer: see that its documents are served to the world (`imds-guard issuer publish --check`)"
-        }
         _ => return None,
     })
 }
@@ -92,6 +117,26 @@ pub fn remedy(code: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn refusals_are_told_with_what_to_do() {
+        let xml = |code: &str| {
+            format!(
+                r#"<ErrorResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><Error><Type>Sender</Type><Code>{code}</Code><Message>m</Message></Error><RequestId>r</RequestId></ErrorResponse>"#
+            )
+        };
+        let told = |code| answer(400, None, xml(code).as_bytes(), 0).unwrap_err();
+        let shown = told("InvalidIdentityToken").to_string();
+        assert!(shown.contains("OIDC provider with this issuer"), "{shown}");
+        assert!(told("AccessDenied").to_string().contains("trust policy"));
+        assert!(
+            told("MalformedPolicyDocument")
+                .to_string()
+                .contains("session_policy")
+        );
+        assert!(told("IDPCommunicationError").is_general());
+        assert!(!told("AccessDenied").is_general());
+    }
 
     #[test]
     fn a_sessions_name_is_made_of_any() {

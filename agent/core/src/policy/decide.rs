@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::asked::Asked;
 use super::effort;
+use super::federation::SubjectLimit;
 use super::identify::{Matched, Workload};
 use super::set::{About, AllowRule, DenyRule, PolicySet};
 use super::settings::Mode;
@@ -475,7 +476,7 @@ fn federated(
         Some(_) => None,
         None => {
             let subject = subject(matched, found)?;
-            (subject.len() <= federation.subject_limit().bytes).then_some(())?;
+            (subject.len() <= SubjectLimit::of(identity.cloud).bytes).then_some(())?;
             Some(subject.clone())
         }
     };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::exchange::google_sts::{self, Provider};
 use crate::exchange::{Url, entra, web_identity};
+use crate::request::Cloud;
 
 /// How a federated identity's credential is obtained.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,25 +62,19 @@ pub struct SubjectLimit {
     pub bytes: usize,
 }
 
-impl Federation {
-    /// What a `sub` may be long.
-    pub const fn subject_limit(&self) -> SubjectLimit {
-        match self.exchange {
-            Exchange::Entra { .. } => SubjectLimit {
-                cloud: "Entra ID",
-                bytes: entra::TEXT_CHARS,
-            },
-            Exchange::Aws { .. } => SubjectLimit {
-                cloud: "AWS",
-                bytes: web_identity::SUBJECT_CHARS,
-            },
-            Exchange::Google { .. } => SubjectLimit {
-                cloud: "Google Cloud",
-                bytes: google_sts::SUBJECT_BYTES,
-            },
-        }
+impl SubjectLimit {
+    /// What a `sub` may be long for this cloud.
+    pub const fn of(cloud: Cloud) -> Self {
+        let (cloud, bytes) = match cloud {
+            Cloud::Azure => ("Entra ID", entra::TEXT_CHARS),
+            Cloud::Aws => ("AWS", web_identity::SUBJECT_CHARS),
+            Cloud::Gcp => ("Google Cloud", google_sts::SUBJECT_BYTES),
+        };
+        Self { cloud, bytes }
     }
+}
 
+impl Federation {
     /// The file that holds the assertion, where the issuer doesn't sign it.
     pub fn file(&self) -> Option<&Arc<str>> {
         match &self.assertion {

@@ -191,7 +191,7 @@ impl Compiling {
                 self.error(place, title, help);
             }
         }
-        let (tenant, _client) = (entry.tenant_id.as_ref()?, entry.client_id.as_ref()?);
+        let tenant = entry.tenant_id.as_ref()?;
         let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'.';
         let known = NO_TENANTS.contains(&&*tenant.value);
         if known || tenant.value.is_empty() || !tenant.value.bytes().all(plain) {

@@ -6,13 +6,14 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::Compiling;
-use crate::policy::Identity;
 use crate::policy::diagnostic::Place;
 use crate::policy::document::{Files, IdentityEntry};
+use crate::policy::federation::SubjectLimit;
 use crate::policy::pattern::{SelectorPattern, ValuePattern};
 use crate::policy::set::PolicySet;
 use crate::policy::settings::Host;
 use crate::policy::subject::Template;
+use crate::policy::{Identity, Origin};
 
 /// Variables that don't come from selectors.
 const FIXED: [&str; 4] = ["trust_domain", "host", "cluster", "workload"];
@@ -48,10 +49,10 @@ impl Compiling {
 
     /// What is open in it has one byte at least. A longer value is refused when somebody asks, and nothing is signed.
     fn short_enough(&mut self, filled: &Template, identity: &Identity, place: &Place) {
-        let Some(federation) = &identity.federation else {
+        if identity.origin != Origin::Federate {
             return;
-        };
-        let limit = federation.subject_limit();
+        }
+        let limit = SubjectLimit::of(identity.cloud);
         let least = filled.least_bytes();
         if least > limit.bytes {
             let title = format!(
