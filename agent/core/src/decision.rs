@@ -87,6 +87,16 @@ pub enum Grant {
         /// The `sub` claim, the identity's template filled in.
         subject: Arc<str>,
     },
+    /// Ask the cloud for a narrower identity than the node's own, with the node's own.
+    Assume {
+        /// Which identity.
+        identity: Arc<Identity>,
+        /// What for: AWS the role's ARN, GCP the audience of an identity token; empty for an access token, whose scopes stand
+        /// in the request or in [`Permit::scopes`].
+        target: Arc<str>,
+        /// AWS: the session's name. Empty elsewhere.
+        session: Arc<str>,
+    },
 }
 
 /// A rule's place and name, for audit and `explain`.

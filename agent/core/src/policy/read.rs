@@ -291,12 +291,15 @@ fn identity(t: &Fields<'_, '_>) -> Option<IdentityEntry> {
     t.demand("source", "\"mint\" or \"forward\"");
     // Every key is asked for before a missing one ends it: else finish() would call the others unknown.
     let (cloud, source) = (cloud(t), t.word("source", &ORIGINS));
-    let texts: [Option<Text>; 8] = [
+    let texts: [Option<Text>; 11] = [
         "client_id",
         "object_id",
         "resource_id",
         "tenant_id",
         "role",
+        "region",
+        "sts",
+        "session_name",
         "account",
         "subject",
         "lifetime",
@@ -309,6 +312,9 @@ fn identity(t: &Fields<'_, '_>) -> Option<IdentityEntry> {
         resource_id,
         tenant_id,
         role,
+        region,
+        sts,
+        session_name,
         account,
         subject,
         lifetime,
@@ -321,6 +327,9 @@ fn identity(t: &Fields<'_, '_>) -> Option<IdentityEntry> {
         resource_id,
         tenant_id,
         role,
+        region,
+        sts,
+        session_name,
         account,
         subject,
         lifetime,
