@@ -96,6 +96,16 @@ pub enum Grant {
         /// The assertion's `sub`, the identity's template filled in; none where the assertion is in a file.
         subject: Option<Arc<str>>,
     },
+    /// Ask the cloud for a narrower identity than the node's own, with the node's own.
+    Assume {
+        /// Which identity.
+        identity: Arc<Identity>,
+        /// What for: AWS the role's ARN, GCP the audience of an identity token; empty for an access token, whose scopes stand
+        /// in the request or in [`Permit::scopes`].
+        target: Arc<str>,
+        /// AWS: the session's name. Empty elsewhere.
+        session: Arc<str>,
+    },
 }
 
 /// What a credential that a cloud gives is for: as the rule writes it, never as the request does.

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::exchange::Url;
 use crate::request::Cloud;
 
 mod asked;
@@ -53,15 +54,21 @@ pub struct Identity {
     pub tenant_id: Option<Arc<str>>,
     /// AWS: role ARN (assume) or role name (forward).
     pub role: Option<Arc<str>>,
-    /// AWS: session policy.
-    pub session_policy: Option<serde_json::Value>,
+    /// AWS: the region whose STS is asked; none: the instance's own.
+    pub region: Option<Arc<str>>,
+    /// AWS: an STS of its own in the region's place.
+    pub sts: Option<Url>,
+    /// AWS: template of the session's name; none: made of workload and host.
+    pub session_name: Option<Arc<str>>,
+    /// AWS: session policy, as STS gets it.
+    pub session_policy: Option<Arc<str>>,
     /// AWS: session tags.
     pub tags: BTreeMap<Arc<str>, Arc<str>>,
     /// GCP: service account.
     pub account: Option<Arc<str>>,
     /// Template of the `sub` claim of what is minted.
     pub subject: Option<Arc<str>>,
-    /// Lifetime of what is minted, or of what the cloud gives for an assertion, in seconds.
+    /// Lifetime of what is minted or assumed, or of what the cloud gives for an assertion, in seconds.
     pub lifetime_seconds: u32,
     /// How it is federated, where its source says so.
     pub federation: Option<Arc<federation::Federation>>,

@@ -45,10 +45,6 @@ source = "federate"
 client_id = "own"
 tenant_id = "t"
 subject = "spiffe://{trust_domain}/host/{host}/workload/{workload}/federated"
-[identity.assume]
-cloud = "azure"
-source = "assume"
-client_id = "own"
 "#;
 
 fn about() -> impl Strategy<Value = String> {
@@ -210,7 +206,7 @@ proptest! {
     // than the rule's, nor beside another workload's rule.
     #[test]
     fn audit_mode_enforces_rules_that_make_credentials(
-        made in select(&["mint", "federate", "assume"][..]),
+        made in select(&["mint", "federate"][..]),
         who in selectors(),
         resource in select(&RESOURCES[..]),
         asked in proptest::option::of(select(&["own", "other"][..])),

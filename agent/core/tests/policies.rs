@@ -183,15 +183,11 @@ fn billing_has_one_pinned_identity() {
     assert_eq!(refused(&policy, neighbour, &vault), DenyReason::NoWorkload);
 }
 
+#[expect(clippy::panic, reason = "a test may end with one")]
 #[test]
 fn batch_has_a_role_of_its_own() {
     let compiled = fixture!("3-batch.toml");
-    assert!(
-        compiled
-            .warnings
-            .to_string()
-            .contains("can't be served by this version")
-    );
+    assert_eq!(compiled.warnings.to_string(), "");
     let batch = "systemd:id:batch.service";
     let role = |role: &str| {
         Request::Credential(CredentialAsk::AwsRole {
@@ -199,10 +195,24 @@ fn batch_has_a_role_of_its_own() {
             imdsv1: false,
         })
     };
+    let permit = permit(&compiled.policy, batch, &role("batch"));
+    let Grant::Assume {
+        identity,
+        target,
+        session,
+    } = permit.grant()
+    else {
+        panic!("{permit:?}");
+    };
+    assert_eq!(&**target, "arn:aws:iam::123456789012:role/batch");
+    assert_eq!(&**session, "batch@web-07");
     assert_eq!(
-        refused(&compiled.policy, batch, &role("batch")),
-        DenyReason::NotServed
+        identity.session_policy.as_deref(),
+        Some(
+            r#"{"Statement":[{"Action":["s3:GetObject"],"Effect":"Allow","Resource":["arn:aws:s3:::batch-input/*"]}],"Version":"2012-10-17"}"#
+        )
     );
+    assert_eq!(identity.tags.len(), 2);
     assert_eq!(
         refused(&compiled.policy, batch, &role("node")),
         DenyReason::NoRule

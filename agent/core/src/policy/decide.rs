@@ -59,6 +59,10 @@ impl PolicySet {
             .audited
             .map(|rule| denial(DenyReason::DenyRule, Some(&rule.rule), caller));
         match self.granted(caller, request, &asked, now) {
+            // What is asked for in the node's name is never given where the caller might not have come to the service by itself.
+            Granted::Grant(_, _, Grant::Assume { .. }) if mode != Mode::Enforce => {
+                Decision::Deny(denial(DenyReason::NotServed, None, caller))
+            }
             Granted::Grant(matched, found, grant) => Decision::Allow(Permit {
                 scopes: self.scopes_given(matched, found, request, &asked, now),
                 workload: matched.name.clone(),
@@ -396,8 +400,15 @@ fn conflicts(certain: Found<'_>, possible: Found<'_>) -> bool {
         return true;
     }
     let name = |allow: &AllowRule| allow.identity.as_ref().map(|i| i.name.clone());
-    let minted = |allow: &AllowRule| allow.identity.as_ref().is_some_and(|i| i.is_vouched_for());
-    name(a) != name(b) || (minted(a) && (a.subject.is_none() || a.subject != b.subject))
+    let has_subject = |allow: &AllowRule| {
+        let identity = allow.identity.as_ref();
+        identity.is_some_and(|i| match i.origin {
+            Origin::Mint | Origin::Federate => i.is_vouched_for(),
+            Origin::Assume => i.cloud == Cloud::Aws,
+            Origin::Forward => false,
+        })
+    };
+    name(a) != name(b) || (has_subject(a) && (a.subject.is_none() || a.subject != b.subject))
 }
 
 fn ambiguous<'a>(a: Found<'_>, b: Found<'_>) -> Granted<'a> {
@@ -450,6 +461,10 @@ fn grant<'a>(
             Some(grant) => grant,
             None => return Granted::Refusal(DenyReason::NotServed, false),
         },
+        (Origin::Assume, _) => match assumed(matched, found, identity, request) {
+            Some(grant) => grant,
+            None => return Granted::Refusal(DenyReason::NotServed, false),
+        },
         _ => return Granted::Refusal(DenyReason::NotServed, false),
     };
     Granted::Grant(matched, found, grant)
@@ -493,6 +508,35 @@ fn sorted(scopes: &[Arc<str>]) -> Arc<[Arc<str>]> {
     scopes.sort_unstable();
     scopes.dedup();
     scopes.into()
+}
+
+/// None: of Azure, and a session whose name would be longer than one can be.
+fn assumed(
+    matched: &Matched,
+    found: Found<'_>,
+    identity: &Arc<Identity>,
+    request: &Request,
+) -> Option<Grant> {
+    let grant = |target: Arc<str>, session: Arc<str>| Grant::Assume {
+        identity: identity.clone(),
+        target,
+        session,
+    };
+    match identity.cloud {
+        Cloud::Aws => {
+            let session = subject(matched, found)?;
+            Some(grant(identity.role.clone()?, session.clone()))
+        }
+        // Whose it is: nobody is asked for that.
+        Cloud::Gcp if is_read(request) => Some(Grant::Forward {
+            identity: Some(identity.clone()),
+        }),
+        Cloud::Gcp => {
+            let audience = found.audience.cloned();
+            Some(grant(audience.unwrap_or_default(), "".into()))
+        }
+        Cloud::Azure => None,
+    }
 }
 
 fn is_read(request: &Request) -> bool {

@@ -149,6 +149,12 @@ pub(crate) struct IdentityEntry {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) role: Option<Text>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) region: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) sts: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) session_name: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) account: Option<Text>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) subject: Option<Text>,
@@ -169,12 +175,6 @@ pub(crate) struct FederationEntry {
     pub(crate) authority: Option<Text>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) audience: Option<Text>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) region: Option<Text>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) sts: Option<Text>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) session_name: Option<Text>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) provider: Option<Text>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -293,12 +293,15 @@ fn identity(t: &Fields<'_, '_>) -> Option<IdentityEntry> {
     t.demand("source", "\"forward\", \"mint\" or \"federate\"");
     // Every key is asked for before a missing one ends it: else finish() would call the others unknown.
     let (cloud, source) = (cloud(t), t.word("source", &ORIGINS));
-    let texts: [Option<Text>; 8] = [
+    let texts: [Option<Text>; 11] = [
         "client_id",
         "object_id",
         "resource_id",
         "tenant_id",
         "role",
+        "region",
+        "sts",
+        "session_name",
         "account",
         "subject",
         "lifetime",
@@ -312,6 +315,9 @@ fn identity(t: &Fields<'_, '_>) -> Option<IdentityEntry> {
         resource_id,
         tenant_id,
         role,
+        region,
+        sts,
+        session_name,
         account,
         subject,
         lifetime,
@@ -324,6 +330,9 @@ fn identity(t: &Fields<'_, '_>) -> Option<IdentityEntry> {
         resource_id,
         tenant_id,
         role,
+        region,
+        sts,
+        session_name,
         account,
         subject,
         lifetime,

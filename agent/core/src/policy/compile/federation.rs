@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::identities::cloud_name;
+use super::identities::{DEFAULT_LIFETIME, cloud_name};
 use super::{Compiling, seconds};
 use crate::exchange::google_sts::{self, Provider};
 use crate::exchange::sts::{Partition, RoleArn};
@@ -13,8 +13,6 @@ use crate::policy::document::{Files, IdentityEntry, Text};
 use crate::policy::federation::{Assertion, Exchange, Federation};
 use crate::request::Cloud;
 
-/// What a cloud gives without a `lifetime` lives so long, in seconds; so does what STS and Google give by themselves.
-const DEFAULT_LIFETIME: u32 = 3600;
 /// What AWS and Google take, in seconds. Roles and organisations have a limit of their own below it.
 const LIFETIMES: std::ops::RangeInclusive<u32> = 900..=43_200;
 /// Names of tenants that are none: which tenant's application it is has to be said.
@@ -80,9 +78,6 @@ impl Compiling {
         for (key, place) in [
             ("authority", text(&own.authority)),
             ("audience", text(&own.audience)),
-            ("region", text(&own.region)),
-            ("sts", text(&own.sts)),
-            ("session_name", text(&own.session_name)),
             ("provider", text(&own.provider)),
             ("assertion", assertion.cloned()),
         ] {
@@ -101,9 +96,6 @@ impl Compiling {
         let own = &entry.federation;
         for (key, text, owner) in [
             ("authority", &own.authority, Cloud::Azure),
-            ("region", &own.region, Cloud::Aws),
-            ("sts", &own.sts, Cloud::Aws),
-            ("session_name", &own.session_name, Cloud::Aws),
             ("provider", &own.provider, Cloud::Gcp),
         ] {
             if let Some(text) = text.as_ref().filter(|_| owner != entry.cloud.value) {
@@ -234,7 +226,7 @@ impl Compiling {
             self.error(&role.place, title, help);
             return None;
         };
-        let session = entry.federation.session_name.as_ref();
+        let session = entry.session_name.as_ref();
         if let Some(text) =
             session.filter(|text| web_identity::session_name(&text.value) != *text.value)
         {
@@ -242,30 +234,20 @@ impl Compiling {
             let help = "write 2 to 64 letters, digits, and of `_+=,.@-`; without it, the workload's name is taken";
             self.error(&text.place, title, help);
         }
-        self.session_policy(entry);
+        self.check_tags(entry);
         Some(Exchange::Aws {
-            url: self.sts(entry, role, arn.partition)?,
+            url: self.asked_at(entry, role, arn.partition)?,
             session: session.map(|text| text.value.clone()),
         })
     }
 
-    fn session_policy(&mut self, entry: &IdentityEntry) {
-        let Some(policy) = &entry.session_policy else {
-            return;
-        };
-        let length = policy.value.to_string().chars().count();
-        if length > web_identity::POLICY_CHARS {
-            let title = format!("this session policy has {length} characters");
-            let help = format!(
-                "make it at most {}: so many does AWS take",
-                web_identity::POLICY_CHARS
-            );
-            self.error(&policy.place, title, help);
-        }
-    }
-
-    fn sts(&mut self, entry: &IdentityEntry, role: &Text, partition: Partition) -> Option<Url> {
-        let (region, sts) = (&entry.federation.region, &entry.federation.sts);
+    fn asked_at(
+        &mut self,
+        entry: &IdentityEntry,
+        role: &Text,
+        partition: Partition,
+    ) -> Option<Url> {
+        let (region, sts) = (&entry.region, &entry.sts);
         match (region, sts) {
             (Some(region), None) => {
                 if Partition::of_region(&region.value) != Some(partition) {
@@ -282,12 +264,8 @@ impl Compiling {
                 }
                 partition.sts(&region.value)
             }
-            (None, Some(sts)) => Url::parse(&sts.value)
-                .map_err(|why| {
-                    let title = format!("`{}` is no endpoint of STS", sts.value);
-                    self.error(&sts.place, title, why.to_string());
-                })
-                .ok(),
+            // What is wrong with it is told where it is read.
+            (None, Some(sts)) => Url::parse(&sts.value).ok(),
             (Some(_), Some(sts)) => {
                 let help = "keep one: `sts` for an endpoint of your own, `region` for Amazon's";
                 self.error(&sts.place, "`region` and `sts` both say where STS is", help);

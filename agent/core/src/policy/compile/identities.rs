@@ -8,8 +8,8 @@ use crate::policy::{Identity, Origin};
 use crate::request::Cloud;
 use crate::token::{LIFETIME_MAX, LIFETIME_MIN};
 
-/// What is minted without a `lifetime` lives this long.
-const DEFAULT_LIFETIME: u32 = 3600;
+/// What is minted or assumed without a `lifetime` lives this long.
+pub(super) const DEFAULT_LIFETIME: u32 = 3600;
 
 impl Compiling {
     pub(super) fn identities(&mut self, files: &Files) {
@@ -29,7 +29,10 @@ impl Compiling {
                 resource_id: text(&entry.resource_id),
                 tenant_id: text(&entry.tenant_id),
                 role: text(&entry.role),
-                session_policy: entry.session_policy.as_ref().map(|p| p.value.clone()),
+                region: text(&entry.region),
+                sts: self.sts(entry),
+                session_name: text(&entry.session_name),
+                session_policy: self.session_policy(entry),
                 tags: tags.map(|(k, v)| (k.clone(), v.value.clone())).collect(),
                 account: text(&entry.account),
                 subject: text(&entry.subject),
@@ -40,6 +43,7 @@ impl Compiling {
                 },
                 federation,
             };
+            self.check_assumed(name, entry, &identity);
             self.identities.insert(name.value.clone(), identity.into());
         }
     }
@@ -48,6 +52,9 @@ impl Compiling {
         let Some(text) = &entry.lifetime else {
             return DEFAULT_LIFETIME;
         };
+        if entry.source.value == Origin::Assume {
+            return self.assumed_lifetime(text);
+        }
         match seconds(&text.value) {
             Some(lifetime @ LIFETIME_MIN..=LIFETIME_MAX) => lifetime,
             Some(lifetime) => {
@@ -96,6 +103,9 @@ impl Compiling {
             ("resource_id", &entry.resource_id, Cloud::Azure),
             ("tenant_id", &entry.tenant_id, Cloud::Azure),
             ("role", &entry.role, Cloud::Aws),
+            ("region", &entry.region, Cloud::Aws),
+            ("sts", &entry.sts, Cloud::Aws),
+            ("session_name", &entry.session_name, Cloud::Aws),
             ("account", &entry.account, Cloud::Gcp),
         ] {
             if let Some(text) = text.as_ref().filter(|_| owner != cloud) {
@@ -117,7 +127,8 @@ impl Compiling {
         let served = match source {
             Origin::Forward | Origin::Federate => true,
             Origin::Mint => matches!(cloud, Cloud::Azure | Cloud::Gcp),
-            Origin::Assume => false,
+            // Of Azure it is an error of its own.
+            Origin::Assume => true,
         };
         if !served {
             let title = format!("identity `{}` can't be served by this version", name.value);

@@ -502,17 +502,19 @@ impl Compiling {
         limit
     }
 
-    /// The identities for which our issuer signs something; the place of its rule, for messages.
-    pub(super) fn minted(files: &Files, set: &PolicySet) -> Vec<(u32, Arc<Identity>, Place)> {
+    /// What is given as an identity of this kind: the workload, the identity, and the place of its rule, for messages.
+    pub(super) fn given_as(
+        files: &Files,
+        set: &PolicySet,
+        kind: fn(&Identity) -> bool,
+    ) -> Vec<(u32, Arc<Identity>, Place)> {
         let entries = files.workload.iter().flat_map(|w| &w.allow);
-        let minted = set.allows.iter().zip(entries).filter_map(|(allow, entry)| {
+        let given = set.allows.iter().zip(entries).filter_map(|(allow, entry)| {
             let identity = allow.identity.clone()?;
             let place = entry.identity.as_ref()?.place.clone();
-            identity
-                .is_vouched_for()
-                .then_some((allow.workload, identity, place))
+            kind(&identity).then_some((allow.workload, identity, place))
         });
-        minted.collect()
+        given.collect()
     }
 }
 

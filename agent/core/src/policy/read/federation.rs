@@ -16,9 +16,6 @@ pub(super) fn federation(t: &Fields<'_, '_>) -> FederationEntry {
     FederationEntry {
         authority: t.text("authority"),
         audience: t.text("audience"),
-        region: t.text("region"),
-        sts: t.text("sts"),
-        session_name: t.text("session_name"),
         provider: t.text("provider"),
         assertion,
     }
