@@ -75,6 +75,14 @@ impl SubjectLimit {
 }
 
 impl Federation {
+    /// What a caller is told for the e-mail of its account, where that is none but a pool's principal.
+    pub fn address(&self) -> Option<Arc<str>> {
+        match &self.exchange {
+            Exchange::Google { provider, .. } => Some(provider.address().into()),
+            _ => None,
+        }
+    }
+
     /// The file that holds the assertion, where the issuer doesn't sign it.
     pub fn file(&self) -> Option<&Arc<str>> {
         match &self.assertion {

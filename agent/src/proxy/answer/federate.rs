@@ -6,8 +6,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use hyper::body::Bytes;
+use hyper::header::HeaderValue;
 use imds_guard_core::decision::{Grant, Target};
-use imds_guard_core::exchange::{NotObtained, Obtained, Outgoing, entra, google, google_sts, sts, web_identity};
+use imds_guard_core::exchange::{
+    NotObtained, Obtained, Outgoing, entra, google, google_sts, sts, web_identity,
+};
+use imds_guard_core::imds::aws::{Ask, answer as aws};
 use imds_guard_core::imds::azure::{TokenAsk, answer as azure};
 use imds_guard_core::imds::gcp::answer::AccessToken;
 use imds_guard_core::policy::Identity;
@@ -57,10 +61,6 @@ impl<'a> Federate<'a> {
         self.identity
     }
 
-    pub(super) const fn target(&self) -> &'a Target {
-        self.target
-    }
-
     /// The credential: the one that is kept, or a new one. `fresh` means that one of before this request won't do.
     pub(super) async fn credential(
         &self,
@@ -78,7 +78,9 @@ impl<'a> Federate<'a> {
         };
         let broker = &of.on.proxy.given;
         let got = broker
-            .get(key, fresh, unix_now(), async || self.exchange(of, ask).await)
+            .get(key, fresh, unix_now(), async || {
+                self.exchange(of, ask).await
+            })
             .await;
         let (given, via) = got?;
         record.credential = Some(given.fingerprint(self.identity, via));
@@ -222,12 +224,45 @@ impl At<'_> {
             .map_err(|error| NotGiven::Outbound(Rc::new(error)))?;
         read(
             answer.status.as_u16(),
-            answer.retry_after,
+            answer.retry_after.as_ref().and_then(seconds),
             answer.body.expose(),
             unix_now(),
         )
         .map_err(|why| NotGiven::Cloud(Rc::new(why)))
     }
+}
+
+/// `Retry-After` in seconds. A date counts as nothing said.
+fn seconds(value: &HeaderValue) -> Option<u32> {
+    value.to_str().ok()?.trim().parse().ok()
+}
+
+/// A role's keys in the shape that the caller's endpoint has.
+pub(super) async fn aws(
+    of: &Permitted<'_>,
+    federate: Federate<'_>,
+    ask: &Ask,
+    record: &mut Record,
+) -> Result<Reply, Failure> {
+    let role = federate.target.text();
+    let sign = SignAsk::Aws {
+        role: &role,
+        imdsv1: ask.is_imdsv1(),
+    };
+    let (given, via) = federate.credential(of, sign, false, record).await?;
+    let Obtained::Aws(keys) = &given.obtained else {
+        return Err(Failure::NotServed);
+    };
+    let (form, body) = match ask {
+        // Every document is plain text to the metadata service, also a JSON one.
+        Ask::Tree(_) => (Form::Text, aws::of_instance(keys, given.received)),
+        Ask::Container(_) => {
+            let arn = federate.identity.role.as_deref().unwrap_or_default();
+            (Form::Json, aws::of_container(keys, arn))
+        }
+        Ask::Session { .. } => return Err(Failure::NotServed),
+    };
+    Ok(credential(form, body.expose(), via))
 }
 
 /// A token of Entra's in the shape of Azure's metadata service.

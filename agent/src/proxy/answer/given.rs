@@ -71,12 +71,12 @@ impl credentials::Failure for NotGiven {
         }
     }
 
-    fn kept(&self) -> Duration {
+    fn lasts(&self) -> Duration {
         match self {
             Self::Cloud(why) => match **why {
-                NotObtained::Throttled { retry_after } => Duration::from_secs(
-                    retry_after.unwrap_or(THROTTLED).min(THROTTLED_MOST).into(),
-                ),
+                NotObtained::Throttled { retry_after } => {
+                    Duration::from_secs(retry_after.unwrap_or(THROTTLED).min(THROTTLED_MOST).into())
+                }
                 _ => FAILURE_KEPT,
             },
             _ => FAILURE_KEPT,
