@@ -9,7 +9,7 @@ use hyper::body::Bytes;
 use hyper::header::HeaderValue;
 use imds_guard_core::decision::{Grant, Target};
 use imds_guard_core::exchange::{
-    NotObtained, Obtained, Outgoing, entra, google, google_sts, sts, web_identity,
+    NotObtained, Obtained, Outgoing, entra, google, google_sts, web_identity,
 };
 use imds_guard_core::imds::aws::{Ask, answer as aws};
 use imds_guard_core::imds::azure::{TokenAsk, answer as azure};
