@@ -12,6 +12,7 @@ mod azure;
 mod binary;
 pub mod cast;
 mod cgroup;
+pub mod far;
 mod fate;
 mod gcp;
 mod machine;
