@@ -1,65 +1,80 @@
-//! The clouds' token endpoints, as far as federation needs them: real HTTPS servers of a world that validate what they get as the
-//! real ones do. They fetch the issuer's documents over TLS, compare to the letter, and answer in the clouds' own words.
+//! Far ends inside a world: HTTPS servers under the clouds' own names, found by the world's `/etc/hosts`, each at an address of
+//! its own on the world's loopback, port 443. Nothing leads out of a world, so a name that no far end stands for leads nowhere.
 
-mod entra;
-mod google_sts;
-mod relying;
-mod web_identity;
+pub mod entra;
+pub mod google_sts;
+pub mod relying;
+pub mod web_identity;
 
 use crate::World;
 use anyhow::{Context, Result};
 use imds_guard_far::{Authority, FarEnd, Reply, Request};
 use nix::mount::{MsFlags, mount};
-use std::collections::HashMap;
-use std::net::{SocketAddr, TcpListener};
+use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU8, Ordering};
 
-pub use entra::{Application, Entra};
-pub use google_sts::{Google, Pool};
-pub use relying::{Rejected, Trust};
-pub use web_identity::{Role, WebIdentity};
-
-/// The far side of a world: an authority that vouches for all that stands there, and the names by which it is found.
+/// The far ends of one world, and the authority that vouches for them.
 #[derive(Debug)]
-pub struct FarSide<'w> {
+pub struct FarEnds<'w> {
     world: &'w World,
     authority: Authority,
-    names: Arc<Names>,
+    next: AtomicU8,
 }
 
-/// Where names lead.
-pub(crate) type Names = Mutex<HashMap<String, SocketAddr>>;
-
-impl<'w> FarSide<'w> {
-    /// A far side where nobody stands yet.
-    ///
-    /// # Errors
-    /// When its files can't be written.
-    pub fn new(world: &'w World) -> Result<Self> {
-        let side = Self {
+impl<'w> FarEnds<'w> {
+    /// None yet. From now on the world has `/etc/hosts` and `/etc/resolv.conf` of its own.
+    pub(crate) fn begin(world: &'w World) -> Result<Self> {
+        let ends = Self {
             world,
             authority: Authority::new()?,
-            names: Arc::default(),
+            next: AtomicU8::new(1),
         };
-        std::fs::write(side.roots(), side.authority.pem())?;
-        let hosts = world.directory().join("etc/hosts");
-        std::fs::write(&hosts, "127.0.0.1 localhost\n")?;
+        fs::write(ends.roots(), ends.authority.pem())?;
+        fs::write(ends.hosts(), "127.0.0.1 localhost\n")?;
+        fs::write(ends.resolv_conf(), "# nobody is asked\n")?;
+        let files = [
+            (ends.hosts(), "/etc/hosts"),
+            (ends.resolv_conf(), "/etc/resolv.conf"),
+        ];
         world.enter(|| {
-            let bind = MsFlags::MS_BIND;
-            mount(Some(&hosts), "/etc/hosts", None::<&str>, bind, None::<&str>)
-                .context("show the hosts file in the world")
+            for (own, over) in &files {
+                let none = None::<&str>;
+                mount(Some(own), Path::new(over), none, MsFlags::MS_BIND, none)
+                    .with_context(|| format!("bind over {over}"))?;
+            }
+            Ok(())
         })?;
-        Ok(side)
+        Ok(ends)
     }
 
-    /// The file of roots that vouches for all of it.
+    /// The file for `[trust] roots`.
     #[must_use]
     pub fn roots(&self) -> PathBuf {
         self.world.directory().join("etc/roots.pem")
     }
 
-    /// Serves `name` at port 443 of an address of its own.
+    /// The world's `/etc/hosts`.
+    #[must_use]
+    pub fn hosts(&self) -> PathBuf {
+        self.world.directory().join("etc/hosts")
+    }
+
+    /// The world's `/etc/resolv.conf`.
+    #[must_use]
+    pub fn resolv_conf(&self) -> PathBuf {
+        self.world.directory().join("etc/resolv.conf")
+    }
+
+    /// The authority: for far ends of another kind.
+    #[must_use]
+    pub const fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// A far end that answers for `name` from now on. Start those that the agent is to find before it starts, or within a second
+    /// it looks again.
     ///
     /// # Errors
     /// When it can't listen.
@@ -68,19 +83,27 @@ impl<'w> FarSide<'w> {
         name: &str,
         answer: impl Fn(&Request) -> Reply + Send + Sync + 'static,
     ) -> Result<FarEnd> {
-        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        let last = u8::try_from(names.len() + 10)?;
-        let at = SocketAddr::from(([127, 0, 0, last], 443));
-        names.insert(name.to_owned(), at);
-        drop(names);
-        let path = self.world.directory().join("etc/hosts");
-        let before = std::fs::read_to_string(&path)?;
-        std::fs::write(&path, format!("{before}{} {name}\n", at.ip()))?;
+        let address = Ipv4Addr::new(127, 77, 0, self.next.fetch_add(1, Ordering::Relaxed));
         let credentials = self.authority.vouch(&[name])?;
-        self.world.enter(move || {
-            let listener = TcpListener::bind(at).with_context(|| format!("listen at {at}"))?;
+        // Its threads begin inside: it may have to ask another far end.
+        let far = self.world.enter(|| {
+            let listener =
+                TcpListener::bind((address, 443)).context("bind port 443 inside the world")?;
             FarEnd::start(listener, credentials, answer)
-        })
+        })?;
+        self.name(name, &address.to_string())?;
+        Ok(far)
+    }
+
+    /// `name` leads to `address` from now on, by the world's `/etc/hosts`.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn name(&self, name: &str, address: &str) -> Result<()> {
+        let mut hosts = fs::read_to_string(self.hosts())?;
+        hosts.push_str(&format!("{address} {name}\n"));
+        fs::write(self.hosts(), hosts)?;
+        Ok(())
     }
 
     /// Serves what is in `directory` as the issuer `url`: the files that `imds-guard issuer publish` has written there.
@@ -90,26 +113,19 @@ impl<'w> FarSide<'w> {
     pub fn publish(&self, url: &str, directory: &Path) -> Result<FarEnd> {
         let rest = url.strip_prefix("https://").context("no https URL")?;
         let (name, path) = rest.split_once('/').unwrap_or((rest, ""));
-        let below = if path.is_empty() {
-            String::new()
-        } else {
-            format!("/{path}")
+        let below = match path {
+            "" => String::new(),
+            path => format!("/{path}"),
         };
         let directory = directory.to_owned();
         self.serve(name, move |request| {
-            let file = request
-                .target
-                .strip_prefix(&below)
-                .map(|file| directory.join(file.trim_start_matches('/')));
-            match file.and_then(|file| std::fs::read(file).ok()) {
+            let file = request.target.strip_prefix(&below);
+            let file = file.map(|file| directory.join(file.trim_start_matches('/')));
+            match file.and_then(|file| fs::read(file).ok()) {
                 Some(body) if request.method == "GET" => Reply::json(200, body),
                 _ => Reply::new(404, "nothing here"),
             }
         })
-    }
-
-    pub(crate) fn trust(&self) -> Result<Trust> {
-        Trust::new(self.authority.pem(), Arc::clone(&self.names))
     }
 }
 

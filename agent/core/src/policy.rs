@@ -16,6 +16,7 @@ pub mod diagnostic;
 mod document;
 mod effort;
 pub mod explain;
+pub mod federated;
 pub mod federation;
 mod fields;
 pub mod guest;

@@ -1,6 +1,7 @@
 //! Entra ID's token endpoint.
 
-use super::{FarSide, Rejected, Trust, now, only};
+use super::relying::{Rejected, Trust};
+use super::{FarEnds, now, only};
 use anyhow::Result;
 use imds_guard_far::{FarEnd, Reply, Request};
 use serde_json::json;
@@ -52,10 +53,10 @@ impl Entra {
     ///
     /// # Errors
     /// When it can't listen.
-    pub fn start(side: &FarSide<'_>, host: &str, application: Application) -> Result<Self> {
+    pub fn start(side: &FarEnds<'_>, host: &str, application: Application) -> Result<Self> {
         let state = Arc::new(State {
             application,
-            trust: side.trust()?,
+            trust: Trust::new(side)?,
             given: Mutex::default(),
             instead: Mutex::default(),
         });

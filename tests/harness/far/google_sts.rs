@@ -1,6 +1,7 @@
 //! Google's token exchange, and the credentials of the service account that a pool's principal may impersonate.
 
-use super::{FarSide, Rejected, Trust, now, only};
+use super::relying::{Rejected, Trust};
+use super::{FarEnds, now, only};
 use anyhow::Result;
 use imds_guard_far::{FarEnd, Reply, Request};
 use serde_json::{Value, json};
@@ -43,10 +44,10 @@ impl Google {
     ///
     /// # Errors
     /// When they can't listen.
-    pub fn start(side: &FarSide<'_>, pool: Pool) -> Result<Self> {
+    pub fn start(side: &FarEnds<'_>, pool: Pool) -> Result<Self> {
         let state = Arc::new(State {
             pool,
-            trust: side.trust()?,
+            trust: Trust::new(side)?,
             given: Mutex::default(),
         });
         let (one, other) = (Arc::clone(&state), Arc::clone(&state));

@@ -1,6 +1,7 @@
 //! Amazon's STS, as far as it gives a role for somebody's assertion.
 
-use super::{FarSide, Rejected, Trust, now, only};
+use super::relying::{Rejected, Trust};
+use super::{FarEnds, now, only};
 use anyhow::Result;
 use imds_guard_far::{FarEnd, Reply, Request};
 use serde_json::Value;
@@ -53,10 +54,10 @@ impl WebIdentity {
     ///
     /// # Errors
     /// When it can't listen.
-    pub fn start(side: &FarSide<'_>, host: &str, role: Role) -> Result<Self> {
+    pub fn start(side: &FarEnds<'_>, host: &str, role: Role) -> Result<Self> {
         let state = Arc::new(State {
             role,
-            trust: side.trust()?,
+            trust: Trust::new(side)?,
             given: Mutex::default(),
         });
         let answering = Arc::clone(&state);

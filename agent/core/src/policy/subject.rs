@@ -140,6 +140,15 @@ impl Template {
         }
     }
 
+    /// As somebody would write it: what is open stands in braces.
+    pub(crate) fn shown(&self) -> String {
+        let part = |part: &Part| match part {
+            Part::Literal(text) => text.clone(),
+            Part::Variable(name) => format!("{{{name}}}"),
+        };
+        self.parts.iter().map(part).collect()
+    }
+
     /// What it comes out with at least: no value is empty.
     pub(crate) fn least_bytes(&self) -> usize {
         let bytes = |part: &Part| match part {
