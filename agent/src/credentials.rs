@@ -43,6 +43,10 @@ pub(crate) trait Failure: Clone {
     /// Whether the next one to ask would fare the same for a while, so that it is told so at once. Never true for a refusal:
     /// that one was about one caller.
     fn is_general(&self) -> bool;
+    /// For how long, where it is.
+    fn lasts(&self) -> Duration {
+        FAILURE_KEPT
+    }
 }
 
 /// Credentials kept at once.
@@ -129,6 +133,7 @@ impl<T: Credential, E: Failure> Broker<T, E> {
         let slot = self.slot(key, now);
         if !fresh && let Some((credential, renew)) = slot.valid(now) {
             // Ahead of its end one caller renews, the others go on with what there is.
+            let renew = renew && slot.failed_lately().is_none();
             let Some(_flight) = renew.then(|| slot.flight.try_lock().ok()).flatten() else {
                 return Ok((credential, Via::Cache));
             };
@@ -219,7 +224,7 @@ impl<T: Credential, E: Failure> Slot<T, E> {
     fn failed_lately(&self) -> Option<E> {
         let failed = self.failed.borrow();
         let (at, failure) = failed.as_ref()?;
-        (at.elapsed() < FAILURE_KEPT).then(|| failure.clone())
+        (at.elapsed() < failure.lasts()).then(|| failure.clone())
     }
 }
 

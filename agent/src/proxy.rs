@@ -62,6 +62,8 @@ pub(crate) struct Proxy {
     broker: Broker<answer::Token, seam::AskError>,
     /// Credentials of the real service, where a dialect's may be kept.
     forwarded: Broker<answer::Forwarded, answer::Unforwarded>,
+    /// What clouds' token endpoints gave.
+    given: Broker<answer::Given, answer::NotGiven>,
     /// Told of each new policy: whoever waits for something to change is judged anew.
     changed: watch::Sender<()>,
     upstream: Upstream,
@@ -97,6 +99,7 @@ impl Proxy {
             rates: rates::Rates::default(),
             broker: Broker::new(),
             forwarded: Broker::new(),
+            given: Broker::new(),
             changed: watch::Sender::new(()),
             replies: reply::Replies::new(),
             sink: sink::Sink::new(audit),
@@ -117,6 +120,7 @@ impl Proxy {
         self.sessions.clear();
         self.broker.clear();
         self.forwarded.clear();
+        self.given.clear();
         self.changed.send_replace(());
         self.rates.clear();
     }

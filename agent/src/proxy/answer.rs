@@ -3,8 +3,10 @@
 
 mod aws;
 mod azure;
+mod federate;
 mod forward;
 mod gcp;
+mod given;
 mod kept;
 mod wait;
 
@@ -16,6 +18,7 @@ use imds_guard_core::policy::Mode;
 use imds_guard_core::request::Request;
 
 pub(crate) use azure::Token;
+pub(crate) use given::{Given, NotGiven};
 pub(crate) use kept::{Forwarded, Unforwarded};
 
 use super::connection::Connection;
@@ -49,7 +52,7 @@ impl Permitted<'_> {
                 forward::forward(self, self.call.rebuild(identity.as_deref()), gate).await
             }
             (_, Asked::Azure(ask)) => azure::made(self, ask, record).await,
-            (_, Asked::Aws(ask)) => aws::made(self, ask, gate).await,
+            (_, Asked::Aws(ask)) => aws::made(self, ask, gate, record).await,
             (_, Asked::Gcp(ask)) => gcp::made(self, ask, gate, record).await,
         }
     }

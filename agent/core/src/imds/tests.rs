@@ -533,11 +533,15 @@ fn pinned(key: &str) -> Identity {
         resource_id: value("resource_id"),
         tenant_id: None,
         role: None,
+        region: None,
+        sts: None,
+        session_name: None,
         session_policy: None,
         tags: BTreeMap::new(),
         account: None,
         subject: None,
         lifetime_seconds: 3600,
+        federation: None,
     }
 }
 

@@ -65,6 +65,7 @@ pub(super) fn respond(shape: Shape, outcome: &Outcome<'_>) -> Response {
         Outcome::UpstreamAway => error(shape, 502, words::AWAY),
         Outcome::UpstreamSlow => error(shape, 504, words::SLOW),
         Outcome::UpstreamBroken => error(shape, 502, words::BROKEN),
+        Outcome::NotGiven(why) => error(shape, why.status(), &words::not_given(*why)),
         Outcome::Internal => error(shape, 500, words::INTERNAL),
     }
 }

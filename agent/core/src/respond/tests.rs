@@ -36,6 +36,22 @@ fn malformed() -> Vec<Malformed> {
     ]
 }
 
+#[test]
+fn a_clouds_refusal_is_told_by_its_code_and_by_nothing_that_could_be_markup() {
+    for service in Service::ALL {
+        let told = |code| {
+            let response = respond(service, &Outcome::NotGiven(NotGiven::Refused { code }));
+            assert_eq!(response.status, 403, "{service:?}");
+            String::from_utf8(response.body).unwrap()
+        };
+        assert!(told("AADSTS700213").contains("(AADSTS700213)"));
+        for bad in ["<b>", "a b", "\"", "&lt;"] {
+            assert!(!told(bad).contains(&format!("({bad}")), "{bad}");
+        }
+        assert!(!told("").contains("()"));
+    }
+}
+
 /// In the words of every service.
 fn failures() -> Vec<(Service, Response)> {
     let mut outcomes = vec![
@@ -46,6 +62,12 @@ fn failures() -> Vec<(Service, Response)> {
         Outcome::UpstreamAway,
         Outcome::UpstreamSlow,
         Outcome::UpstreamBroken,
+        Outcome::NotGiven(NotGiven::Refused {
+            code: "AADSTS700213",
+        }),
+        Outcome::NotGiven(NotGiven::Away),
+        Outcome::NotGiven(NotGiven::Slow),
+        Outcome::NotGiven(NotGiven::Broken),
         Outcome::Internal,
     ];
     outcomes.extend(REASONS.map(Outcome::Unserved));

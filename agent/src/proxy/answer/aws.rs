@@ -14,11 +14,13 @@ use imds_guard_core::respond::{Outcome, respond};
 use imds_guard_core::secret::Secret;
 
 use super::Permitted;
+use super::federate::{self, Federate};
 use super::forward::{endpoint, forward, way};
 use crate::proxy::connection::Connection;
 use crate::proxy::failure::Failure;
 use crate::proxy::gate::Gate;
 use crate::proxy::policy::Door;
+use crate::proxy::record::Record;
 use crate::proxy::reply::{Form, Reply};
 use crate::proxy::session_token::is_live;
 use crate::proxy::socket::Socket;
@@ -71,7 +73,14 @@ pub(super) async fn made(
     of: &Permitted<'_>,
     ask: &Ask,
     gate: &mut Gate<Socket>,
+    record: &mut Record,
 ) -> Result<Reply, Failure> {
+    if let Some(federate) = Federate::of(of.permit.grant()) {
+        return match ask {
+            Ask::Tree(ask) if ask.what == What::Roles => role(federate.identity()),
+            _ => federate::aws(of, federate, ask, record).await,
+        };
+    }
     match (of.permit.grant(), ask) {
         (Grant::Forward { identity }, Ask::Tree(ask)) => match (identity.as_deref(), ask.what) {
             // The one that the rule names, whatever else the machine has. In audit the caller sees what it would without us.
@@ -83,7 +92,7 @@ pub(super) async fn made(
         }
         (Grant::Fixed(document), Ask::Tree(ask)) => fixed(of, document, ask),
         (Grant::Fixed(_), Ask::Container(_))
-        | (Grant::Mint { .. }, _)
+        | (Grant::Mint { .. } | Grant::Assume { .. } | Grant::Federate { .. }, _)
         | (_, Ask::Session { .. }) => Err(Failure::NotServed),
     }
 }

@@ -19,6 +19,7 @@ use imds_guard_core::respond;
 use imds_guard_core::seam::SignAsk;
 use imds_guard_core::secret::Secret;
 
+use super::federate::{self, Federate};
 use super::forward::{endpoint, forward};
 use super::kept::{Forwarded, Unforwarded};
 use super::wait::{held, judged_meanwhile};
@@ -63,6 +64,14 @@ pub(super) async fn made(
             },
             Ask::Identity(ask),
         ) if !ask.bound => mint(of, (identity, audience, subject), ask, record).await,
+        (grant @ Grant::Federate { .. }, Ask::Token(ask)) if !ask.bound => {
+            let federate = Federate::of(grant).ok_or(Failure::NotServed)?;
+            federate::gcp(of, federate, &ask.account, record).await
+        }
+        (grant @ Grant::Federate { .. }, Ask::Identity(ask)) if !ask.bound => {
+            let federate = Federate::of(grant).ok_or(Failure::NotServed)?;
+            federate::gcp(of, federate, &ask.account, record).await
+        }
         // Where nothing is enforced the request goes on as it was written.
         (Grant::Forward { .. }, Ask::Tree(ask)) if of.mode()? != Mode::Enforce => {
             tree(of, of.call.rebuild(None), ask, gate).await
@@ -87,7 +96,10 @@ pub(super) async fn made(
         (Grant::Forward { .. }, Ask::Write | Ask::Top { .. }) => {
             forward(of, of.call.rebuild(None), gate).await
         }
-        (Grant::Fixed(_) | Grant::Mint { .. }, _) => Err(Failure::NotServed),
+        (
+            Grant::Fixed(_) | Grant::Mint { .. } | Grant::Assume { .. } | Grant::Federate { .. },
+            _,
+        ) => Err(Failure::NotServed),
     }
 }
 
@@ -151,8 +163,9 @@ async fn account(
         (false, true) => return Err(Failure::NotServed),
         _ => {}
     }
-    let email = match &identity.account {
-        Some(email) => Arc::clone(email),
+    let pool = identity.federation.as_ref().and_then(|f| f.address());
+    let email = match identity.account.clone().or(pool) {
+        Some(email) => email,
         None => match default_email(of).await {
             Ok(email) => email,
             Err(failed) => return failed.answered(),

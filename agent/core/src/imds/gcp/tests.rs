@@ -510,11 +510,15 @@ fn identity(account: &str) -> Identity {
         resource_id: None,
         tenant_id: None,
         role: None,
+        region: None,
+        sts: None,
+        session_name: None,
         session_policy: None,
         tags: std::collections::BTreeMap::new(),
         account: Some(account.into()),
         subject: None,
         lifetime_seconds: 3600,
+        federation: None,
     }
 }
 
