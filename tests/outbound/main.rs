@@ -56,7 +56,10 @@ fn entra(_: &Request) -> Reply {
 
 fn ask(world: &World) -> Response {
     let billing = world.workload("billing").uid(1001).gid(2002);
-    billing.get(TOKEN).unwrap()
+    billing.get(TOKEN).unwrap_or_else(|error| {
+        let log = fs::read_to_string(world.directory().join("agent.log"));
+        panic!("{error:#}; the agent said:\n{}", log.unwrap())
+    })
 }
 
 /// Asks until the answer is one of those that are wanted: the guard looks at the host's files every so often.
@@ -132,7 +135,11 @@ fn a_name_is_found_by_a_resolver_over_udp_and_tcp() {
     soon(&world, served);
     assert!(dns.over_udp() >= 2 && dns.over_tcp() == 0);
     dns.manner(Manner::Truncated);
-    fs::write(far.resolv_conf(), format!("nameserver {AZURES}\noptions edns0\n")).unwrap();
+    fs::write(
+        far.resolv_conf(),
+        format!("nameserver {AZURES}\noptions edns0\n"),
+    )
+    .unwrap();
     soon(&world, served);
     let deadline = Instant::now() + patience(Duration::from_secs(10));
     while dns.over_tcp() == 0 && Instant::now() < deadline {
