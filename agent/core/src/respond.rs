@@ -51,10 +51,15 @@ pub enum Outcome<'a> {
     NotServed,
     /// A leaf of the instance document, asked for as JSON.
     LeafNeedsText,
-    /// Over its rule's rate limit.
+    /// Over its rule's rate limit, or the cloud's.
     Throttled {
         /// When to come back, in seconds.
         retry_after: u32,
+    },
+    /// The cloud refuses this host the credential that policy allows. At `now`, Unix seconds.
+    CloudRefused {
+        /// When.
+        now: i64,
     },
     /// The real service, or the issuer's guard, can't be reached.
     UpstreamAway,

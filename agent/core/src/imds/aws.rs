@@ -6,6 +6,7 @@
 
 mod container;
 pub mod document;
+pub mod role;
 pub mod session;
 #[cfg(test)]
 mod tests;

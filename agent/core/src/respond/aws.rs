@@ -9,11 +9,15 @@ use std::borrow::Cow;
 use super::{Outcome, Response, reason_phrase, words};
 use crate::decision::DenyReason;
 use crate::imds::Malformed;
+use crate::imds::aws::role;
 use crate::imds::aws::session::TTL_HEADER;
 
 const TEXT: &str = "text/plain";
 /// As the real service's (unverified; no client looks at it).
 const SERVER: &str = "EC2ws";
+
+/// The real service's code where it can't assume the instance's role. Rust's SDK tells its user about the trust policy then.
+const UNASSUMED: &str = "AssumeRoleUnauthorizedAccess";
 
 /// Which of the two services.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +66,22 @@ pub(super) fn respond(shape: Shape, outcome: &Outcome<'_>) -> Response {
             response.headers.push(("Retry-After", seconds.into()));
             response
         }
+        Outcome::CloudRefused { now } => match shape {
+            // As the real service words it where it can't assume the instance's role: with the status of a success.
+            Shape::Imds => {
+                let body = serde_json::json!({
+                    "Code": UNASSUMED,
+                    "Message": words::CLOUD_REFUSED,
+                    "LastUpdated": role::time(*now),
+                });
+                response(200, TEXT, format!("{body:#}").into_bytes())
+            }
+            Shape::Container => {
+                let body =
+                    serde_json::json!({ "Code": UNASSUMED, "Message": words::CLOUD_REFUSED });
+                response(403, "application/json", body.to_string().into_bytes())
+            }
+        },
         Outcome::UpstreamAway => error(shape, 502, words::AWAY),
         Outcome::UpstreamSlow => error(shape, 504, words::SLOW),
         Outcome::UpstreamBroken => error(shape, 502, words::BROKEN),

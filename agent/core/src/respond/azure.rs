@@ -40,6 +40,7 @@ pub(super) fn respond(outcome: &Outcome<'_>) -> Response {
             response.headers.push(("Retry-After", seconds.into()));
             response
         }
+        Outcome::CloudRefused { .. } => error(403, "access_denied", words::CLOUD_REFUSED),
         // 5xx: clients try again after a second or more, which is what should happen.
         Outcome::UpstreamAway => error(502, "unknown", words::AWAY),
         Outcome::UpstreamSlow => error(504, "unknown", words::SLOW),

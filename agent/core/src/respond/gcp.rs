@@ -26,6 +26,7 @@ pub(super) fn respond(outcome: &Outcome<'_>) -> Response {
         Outcome::Malformed(malformed) => malformed_response(*malformed),
         Outcome::Denied(denial) => error(403, &words::denied(denial.reason)),
         Outcome::Unserved(reason) => error(403, &words::denied(*reason)),
+        Outcome::CloudRefused { .. } => error(403, words::CLOUD_REFUSED),
         Outcome::NotServed | Outcome::LeafNeedsText => error(404, words::NOTHING),
         Outcome::Throttled { retry_after } => {
             let mut response = error(429, words::TOO_MANY);

@@ -111,6 +111,31 @@ fn every_response_is_closed_to_caches_and_sniffers() {
 }
 
 #[test]
+fn what_the_cloud_refuses_is_told_as_clients_understand_it() {
+    let refused = Outcome::CloudRefused { now: 1_795_284_000 };
+    for (service, status) in [
+        // As the real service words it.
+        (Service::AwsImds, 200),
+        (Service::AwsContainer, 403),
+        (Service::AzureImds, 403),
+        (Service::GcpMetadata, 403),
+    ] {
+        let response = respond(service, &refused);
+        assert_eq!(response.status, status, "{service:?}");
+        let text = String::from_utf8(response.body.clone()).unwrap();
+        assert!(text.contains("refuses this host the identity"), "{text}");
+        assert!(!text.contains("unreachable"));
+        if service.cloud() == Cloud::Aws {
+            let body: Value = serde_json::from_str(&text).unwrap();
+            assert_eq!(body["Code"], "AssumeRoleUnauthorizedAccess");
+            let updated = body.get("LastUpdated").and_then(Value::as_str);
+            let wanted = (status == 200).then_some("2026-11-21T18:00:00Z");
+            assert_eq!(updated, wanted);
+        }
+    }
+}
+
+#[test]
 fn no_refusal_says_unreachable_or_shows_internals() {
     for (service, response) in failures() {
         assert!(response.status >= 400);
@@ -220,6 +245,7 @@ fn what_googles_libraries_look_at() {
         (Outcome::Malformed(Malformed::NotOffered), 404),
         (Outcome::Unserved(DenyReason::NoRule), 403),
         (Outcome::Throttled { retry_after: 7 }, 429),
+        (Outcome::CloudRefused { now: 0 }, 403),
         (Outcome::UpstreamAway, 503),
         (Outcome::UpstreamSlow, 504),
         (Outcome::Text("x"), 200),

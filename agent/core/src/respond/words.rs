@@ -33,6 +33,10 @@ pub(super) fn denied(reason: DenyReason) -> String {
     format!("Refused by imds-guard: {why}. Ask the host's administrator.")
 }
 
+/// Of a credential that policy allows and the cloud refuses. Its own words name what is nobody's business here; they are in the
+/// host's log.
+pub(super) const CLOUD_REFUSED: &str = "The cloud refuses this host the identity that its policy gives the caller. Ask the host's administrator: the log has the cloud's reason.";
+
 /// Of what failed on our side or behind us.
 pub(super) const AWAY: &str = "The metadata service could not be contacted";
 /// The same, in time.

@@ -83,7 +83,7 @@ pub(super) async fn made(
         }
         (Grant::Fixed(document), Ask::Tree(ask)) => fixed(of, document, ask),
         (Grant::Fixed(_), Ask::Container(_))
-        | (Grant::Mint { .. }, _)
+        | (Grant::Mint { .. } | Grant::Assume { .. }, _)
         | (_, Ask::Session { .. }) => Err(Failure::NotServed),
     }
 }

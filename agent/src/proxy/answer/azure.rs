@@ -51,7 +51,9 @@ pub(super) async fn made(
             };
             mint.answer(of, record).await
         }
-        (Grant::Mint { .. } | Grant::Forward { .. }, _) => Err(Failure::NotServed),
+        (Grant::Mint { .. } | Grant::Forward { .. } | Grant::Assume { .. }, _) => {
+            Err(Failure::NotServed)
+        }
     }
 }
 

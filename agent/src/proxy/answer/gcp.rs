@@ -87,7 +87,7 @@ pub(super) async fn made(
         (Grant::Forward { .. }, Ask::Write | Ask::Top { .. }) => {
             forward(of, of.call.rebuild(None), gate).await
         }
-        (Grant::Fixed(_) | Grant::Mint { .. }, _) => Err(Failure::NotServed),
+        (Grant::Fixed(_) | Grant::Mint { .. } | Grant::Assume { .. }, _) => Err(Failure::NotServed),
     }
 }
 
