@@ -3,10 +3,10 @@
 //! and what the guard says about that very socket; what it serves by is the policy that the guard pushed.
 //!
 //! In reading order: [`mod@run`], [`announce`] and [`accept`]; [`connection`], its [`gate`] and [`http1`], and the walk of a request in [`exchange`]; the
-//! [`answer`] and, in the crate's root, `credentials` and `upstream`; who a caller is ([`kernel`], [`sessions`], [`seam`]);
+//! [`answer`] and, in the crate's root, `credentials`, `upstream` and `outbound`; who a caller is ([`kernel`], [`sessions`], [`seam`]);
 //! what is kept about everyone ([`seats`], [`rates`], [`sink`], [`record`]).
 //!
-//! Invariants: one thread; no file is opened and no name resolved; nothing is answered without a record; the seam's end is
+//! Invariants: one thread; no file is opened, and no name is one that a caller wrote; nothing is answered without a record; the seam's end is
 //! this process's end.
 
 mod accept;
@@ -46,6 +46,7 @@ pub use run::{ProxyError, connect, run};
 
 use crate::caller::Caller;
 use crate::credentials::Broker;
+use crate::outbound::Outbound;
 use crate::upstream::Upstream;
 
 /// Everything that connections share. One per process, on one thread.
@@ -64,6 +65,8 @@ pub(crate) struct Proxy {
     /// Told of each new policy: whoever waits for something to change is judged anew.
     changed: watch::Sender<()>,
     upstream: Upstream,
+    /// The clouds' own endpoints.
+    outbound: Outbound,
     replies: reply::Replies,
     sink: Rc<sink::Sink>,
 }
@@ -79,8 +82,11 @@ impl Proxy {
         most: usize,
     ) -> Rc<Self> {
         let most = policy.max_connections().min(most);
+        let outbound = Outbound::new();
+        outbound.avoid(policy.guarded());
         Rc::new(Self {
             upstream: Upstream::new(Rc::clone(&kernel)),
+            outbound,
             kernel,
             seam,
             policy: RefCell::new(Rc::new(policy)),
@@ -106,6 +112,7 @@ impl Proxy {
     /// fetched under the old one is served.
     fn replace_policy(&self, policy: policy::Policy) {
         tracing::info!(epoch = policy.epoch, "serving by a new policy");
+        self.outbound.avoid(policy.guarded());
         *self.policy.borrow_mut() = Rc::new(policy);
         self.sessions.clear();
         self.broker.clear();

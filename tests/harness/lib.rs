@@ -12,6 +12,7 @@ mod azure;
 mod binary;
 pub mod cast;
 mod cgroup;
+mod far;
 mod fate;
 mod gcp;
 mod machine;
@@ -32,8 +33,10 @@ pub use aws::{AUTHORIZATION, AWS_CANARY, AWS_CONTAINER, AWS_IMDS, FakeAws, ROLE}
 pub use azure::{FakeAzure, Manner, Received, UPSTREAM_TOKEN};
 pub use binary::{binary, guest_image};
 pub use cgroup::{Cgroup, leftovers};
+pub use far::FarEnds;
 pub use fate::{Fate, Outcome};
 pub use gcp::{FakeGcp, GCP_ACCOUNT, GCP_CANARY, GCP_METADATA, GCP_OTHER};
+pub use imds_guard_far::{Authority, End, FarEnd, Reply, Request};
 pub use machine::Machine;
 pub use netns::ADDRESSES;
 pub use python::Python;

@@ -9,7 +9,7 @@ use imds_guard_core::policy::{self, Compiled, Diagnostics, Source};
 use serde_json::json;
 
 use super::{Exit, Failure};
-use crate::config::include;
+use crate::config::{include, trust};
 
 /// Arguments of `check`.
 #[derive(Debug, clap::Args)]
@@ -25,7 +25,9 @@ pub struct Args {
 /// # Errors
 /// Exit code 2 with the findings when a file has errors.
 pub fn run(args: Args) -> Result<ExitCode, Failure> {
-    let result = read(&args.files).and_then(|sources| compile(&sources));
+    let result = read(&args.files)
+        .and_then(|sources| compile(&sources))
+        .and_then(trusting);
     let mut out = std::io::stdout();
     match result {
         Ok(compiled) if args.json => writeln!(out, "{}", accepted(&compiled))?,
@@ -75,6 +77,17 @@ pub(super) fn compile(sources: &[Source]) -> Result<Compiled, Bad> {
     let hostname = nix::unistd::gethostname().unwrap_or_default();
     let now = jiff::Timestamp::now().as_second();
     policy::compile(sources, &hostname.to_string_lossy(), now).map_err(Bad::Policy)
+}
+
+/// Beside the policy, the one file that it rests on.
+fn trusting(compiled: Compiled) -> Result<Compiled, Bad> {
+    let read = |path: &Path| {
+        std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
+    };
+    match trust::roots(&compiled, read) {
+        Ok(_) => Ok(compiled),
+        Err(diagnostics) => Err(Bad::Policy(diagnostics)),
+    }
 }
 
 /// Reads the files, and what the main one includes where it stands alone.

@@ -1,6 +1,7 @@
 //! The policy that is served by: compiled here from the very files that the guard compiled, with the same core, and
 //! replaced as a whole by each push. Never reads a file.
 
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use imds_guard_core::imds::{Arrival, Service};
@@ -93,6 +94,11 @@ impl Policy {
             },
             mode: at.mode,
         })
+    }
+
+    /// Every guarded address, whatever its mode.
+    pub(crate) fn guarded(&self) -> impl Iterator<Item = SocketAddr> {
+        self.guarded.iter().map(|guarded| guarded.address)
     }
 
     /// Connections served at once.

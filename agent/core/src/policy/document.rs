@@ -39,6 +39,7 @@ pub(crate) struct Files {
     pub(crate) audit: Audit,
     pub(crate) proxy: Proxy,
     pub(crate) hardening: Hardening,
+    pub(crate) trust: Trust,
     pub(crate) identity: Named<IdentityEntry>,
     pub(crate) document: Named<DocumentEntry>,
     pub(crate) resource: Named<ResourceEntry>,
@@ -73,6 +74,12 @@ pub(crate) struct Host {
     pub(crate) name: Option<Text>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) cluster: Option<Text>,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Trust {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) roots: Option<Text>,
 }
 
 #[derive(Debug, Default, Serialize)]

@@ -10,7 +10,7 @@ use super::diagnostic::{Diagnostic, Source};
 use super::document::{
     AllowEntry, At, Audit, DenyEntry, DocumentEntry, EndpointEntry, Files, GuestEntry, Hardening,
     Host, IdentityEntry, Issuer, LifelineEntry, Proxy, ResourceEntry, RuleEntry, Text, TokenEntry,
-    WorkloadEntry,
+    Trust, WorkloadEntry,
 };
 use super::fields::{Fields, Reader};
 use super::settings::{Mode, OtherTraffic};
@@ -112,6 +112,11 @@ fn configuration(f: &Fields<'_, '_>, files: &mut Files) {
             raw_sockets_for: t.list("raw_sockets_for"),
         };
     });
+    section(f, "trust", "[trust]", |t| {
+        files.trust = Trust {
+            roots: t.required("roots", "\"/etc/ssl/certs/ca-certificates.crt\""),
+        };
+    });
     endpoints(f, files);
     each(f, "guest", "[[guest]]", |t| {
         // Every key is asked for before a missing one ends it, as for identities.
@@ -182,7 +187,7 @@ fn words<T: Copy>(
 }
 
 fn refuse_configuration(f: &Fields<'_, '_>) {
-    const MAIN_ONLY: [&str; 11] = [
+    const MAIN_ONLY: [&str; 12] = [
         "include",
         "host",
         "endpoints",
@@ -194,6 +199,7 @@ fn refuse_configuration(f: &Fields<'_, '_>) {
         "audit",
         "proxy",
         "hardening",
+        "trust",
     ];
     for key in MAIN_ONLY {
         if let Some(value) = f.get(key) {
