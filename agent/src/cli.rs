@@ -11,6 +11,8 @@ pub mod check;
 pub mod doctor;
 pub mod early;
 pub mod explain;
+pub mod federate;
+pub mod issuer;
 mod log;
 pub mod proxy;
 pub mod reload;
@@ -76,6 +78,10 @@ pub enum Verb {
     Check(check::Args),
     /// Say what policy makes of a request, and why: of a live process, or of given selectors.
     Explain(explain::Args),
+    /// Say what to set up at a cloud so that it takes a workload's assertions: issuer, subject, audience, and the commands.
+    Federate(federate::Args),
+    /// Publish what the embedded issuer has to show the world: its discovery document and its keys.
+    Issuer(issuer::Args),
     /// Say whether the guard runs, by which policy, in which mode each address is, and what came of it lately.
     Status(status::Args),
     /// Say whether each layer is in force on this machine, and what leads round them.
@@ -159,6 +165,8 @@ pub fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Bypass(args) => bypass::run(&args),
         Verb::Check(args) => check::run(args),
         Verb::Explain(args) => explain::run(args),
+        Verb::Federate(args) => federate::run(args),
+        Verb::Issuer(args) => issuer::run(args),
         Verb::Status(args) => status::run(args),
         Verb::Doctor(args) => doctor::run(args),
         Verb::Teardown(args) => teardown::run(args),

@@ -20,7 +20,6 @@ use tokio::time::Instant;
 
 mod shared;
 
-#[expect(unused_imports, reason = "until what is assumed is served")]
 pub(crate) use shared::Missed;
 
 /// For whom and for what a credential is. A changed policy is another epoch: what was fetched under the old one is gone.
@@ -158,6 +157,7 @@ impl<T: Credential, E: Failure> Broker<T, E> {
         let slot = self.slot(key, now);
         if !fresh && let Some((credential, renew)) = slot.valid(now) {
             // Ahead of its end one caller renews, the others go on with what there is.
+            let renew = renew && slot.failed_lately().is_none();
             let Some(_flight) = renew.then(|| slot.flight.try_lock().ok()).flatten() else {
                 return Ok((credential, Via::Cache));
             };

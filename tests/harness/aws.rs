@@ -333,7 +333,7 @@ fn credentials(state: &mut State, arn: &str) -> String {
 }
 
 /// Unix seconds as `YYYY-MM-DDThh:mm:ssZ` (the civil calendar, after Howard Hinnant's `civil_from_days`).
-fn printed(seconds: u64) -> String {
+pub(crate) fn printed(seconds: u64) -> String {
     let (days, rest) = (seconds / 86_400 + 719_468, seconds % 86_400);
     let (era, day) = (days / 146_097, days % 146_097);
     let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;

@@ -1,6 +1,11 @@
 //! Far ends inside a world: HTTPS servers under the clouds' own names, found by the world's `/etc/hosts`, each at an address of
 //! its own on the world's loopback, port 443. Nothing leads out of a world, so a name that no far end stands for leads nowhere.
 
+pub mod entra;
+pub mod google_sts;
+pub mod relying;
+pub mod web_identity;
+
 use crate::World;
 use anyhow::{Context, Result};
 use imds_guard_far::{Authority, FarEnd, Reply, Request};
@@ -79,10 +84,13 @@ impl<'w> FarEnds<'w> {
         answer: impl Fn(&Request) -> Reply + Send + Sync + 'static,
     ) -> Result<FarEnd> {
         let address = Ipv4Addr::new(127, 77, 0, self.next.fetch_add(1, Ordering::Relaxed));
-        let listener = self.world.enter(|| {
-            TcpListener::bind((address, 443)).context("bind port 443 inside the world")
+        let credentials = self.authority.vouch(&[name])?;
+        // Its threads begin inside: it may have to ask another far end.
+        let far = self.world.enter(|| {
+            let listener =
+                TcpListener::bind((address, 443)).context("bind port 443 inside the world")?;
+            FarEnd::start(listener, credentials, answer)
         })?;
-        let far = FarEnd::start(listener, self.authority.vouch(&[name])?, answer)?;
         self.name(name, &address.to_string())?;
         Ok(far)
     }
@@ -97,4 +105,41 @@ impl<'w> FarEnds<'w> {
         fs::write(self.hosts(), hosts)?;
         Ok(())
     }
+
+    /// Serves what is in `directory` as the issuer `url`: the files that `imds-guard issuer publish` has written there.
+    ///
+    /// # Errors
+    /// When it can't listen, or the URL has no host.
+    pub fn publish(&self, url: &str, directory: &Path) -> Result<FarEnd> {
+        let rest = url.strip_prefix("https://").context("no https URL")?;
+        let (name, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let below = match path {
+            "" => String::new(),
+            path => format!("/{path}"),
+        };
+        let directory = directory.to_owned();
+        self.serve(name, move |request| {
+            let file = request.target.strip_prefix(&below);
+            let file = file.map(|file| directory.join(file.trim_start_matches('/')));
+            match file.and_then(|file| fs::read(file).ok()) {
+                Some(body) if request.method == "GET" => Reply::json(200, body),
+                _ => Reply::new(404, "nothing here"),
+            }
+        })
+    }
+}
+
+/// Now, Unix seconds.
+pub(crate) fn now() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| {
+        i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+    })
+}
+
+/// The value of one field; none where it is there twice, or not.
+pub(crate) fn only<'a>(form: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    let mut found = form.iter().filter(|(n, _)| n == name);
+    let value = found.next().map(|(_, value)| value.as_str());
+    value.filter(|_| found.next().is_none())
 }

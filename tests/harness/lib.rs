@@ -12,7 +12,7 @@ mod azure;
 mod binary;
 pub mod cast;
 mod cgroup;
-mod far;
+pub mod far;
 mod fate;
 mod gcp;
 mod machine;

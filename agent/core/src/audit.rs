@@ -134,6 +134,9 @@ pub struct Signed<'a> {
     pub jti: &'a str,
     /// Its `sub` claim.
     pub sub: &'a str,
+    /// The file that it was read from: somebody else has signed it, and it was handed to the proxy for an exchange.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<&'a str>,
     /// Its `aud` claim.
     pub aud: &'a str,
     /// Its `exp` claim, Unix seconds.

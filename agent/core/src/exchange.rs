@@ -10,11 +10,15 @@ use std::sync::Arc;
 
 use crate::secret::Secret;
 
+mod bearer;
+pub mod entra;
 pub mod form;
 pub mod google;
+pub mod google_sts;
 pub mod sigv4;
 pub mod sts;
 mod url;
+pub mod web_identity;
 
 pub use url::{NoUrl, Url};
 
@@ -97,6 +101,16 @@ pub enum NotObtained {
         /// Of its answer.
         status: u16,
     },
+    /// It says that it can't tell now, for a reason that may pass: it doesn't reach the assertion's issuer.
+    #[error("not now, with {code}: {message} ({remedy})")]
+    Unable {
+        /// The cloud's own word.
+        code: Said,
+        /// The cloud's own sentence.
+        message: Said,
+        /// What the operator can do.
+        remedy: Cow<'static, str>,
+    },
     /// What came is no answer of such an endpoint.
     #[error("no answer of such an endpoint: {0}")]
     NotAnAnswer(&'static str),
@@ -105,7 +119,7 @@ pub enum NotObtained {
 impl NotObtained {
     /// Whether everybody else would fare the same for a while. A refusal is about one identity, and never is.
     pub const fn is_general(&self) -> bool {
-        matches!(self, Self::Throttled { .. } | Self::Unavailable { .. })
+        !matches!(self, Self::Refused { .. })
     }
 
     /// What a status means that doesn't depend on the endpoint's dialect: throttled, or not available.

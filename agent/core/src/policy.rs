@@ -16,6 +16,8 @@ pub mod diagnostic;
 mod document;
 mod effort;
 pub mod explain;
+pub mod federated;
+pub mod federation;
 mod fields;
 pub mod guest;
 mod identify;
@@ -67,11 +69,22 @@ pub struct Identity {
     pub account: Option<Arc<str>>,
     /// Template of the `sub` claim of what is minted.
     pub subject: Option<Arc<str>>,
-    /// Lifetime of what is minted or assumed, in seconds.
+    /// Lifetime of what is minted or assumed, or of what the cloud gives for an assertion, in seconds.
     pub lifetime_seconds: u32,
+    /// How it is federated, where its source says so.
+    pub federation: Option<Arc<federation::Federation>>,
 }
 
 impl Identity {
+    /// Whether our own issuer signs something for it: then who it is for is its `subject`, and no two callers may share one.
+    pub fn is_vouched_for(&self) -> bool {
+        match self.origin {
+            Origin::Mint => true,
+            Origin::Federate => self.federation.as_ref().is_none_or(|f| f.file().is_none()),
+            Origin::Forward | Origin::Assume => false,
+        }
+    }
+
     /// The name by which Amazon's metadata service knows its role.
     pub fn role_name(&self) -> Option<&str> {
         self.role.as_deref().map(resource::role_name)

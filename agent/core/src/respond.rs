@@ -56,19 +56,43 @@ pub enum Outcome<'a> {
         /// When to come back, in seconds.
         retry_after: u32,
     },
-    /// The cloud refuses this host the credential that policy allows. At `now`, Unix seconds.
-    CloudRefused {
-        /// When.
-        now: i64,
-    },
     /// The real service, or the issuer's guard, can't be reached.
     UpstreamAway,
     /// It took too long.
     UpstreamSlow,
     /// It answered something that isn't an answer.
     UpstreamBroken,
+    /// A cloud's token endpoint, asked for the caller, gave nothing.
+    NotGiven(NotGiven<'a>),
     /// Something failed here.
     Internal,
+}
+
+/// Why a token endpoint gave nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotGiven<'a> {
+    /// It says no to the identity that the caller's grant names.
+    Refused {
+        /// The cloud's own word; shown where it is one word.
+        code: &'a str,
+    },
+    /// It can't be reached.
+    Away,
+    /// It took too long.
+    Slow,
+    /// It answered something that isn't an answer.
+    Broken,
+}
+
+impl NotGiven<'_> {
+    /// A refusal stops every client at once; the others are tried again.
+    const fn status(&self) -> u16 {
+        match self {
+            Self::Refused { .. } => 403,
+            Self::Away | Self::Broken => 502,
+            Self::Slow => 504,
+        }
+    }
 }
 
 /// A response, complete but for `Date` and `Connection: keep-alive`.

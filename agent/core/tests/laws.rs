@@ -33,7 +33,7 @@ const MADE: &str = r#"
 [host]
 trust_domain = "example.org"
 [issuer]
-url = "http://127.0.0.1:8787"
+url = "https://idp.example.org"
 [identity.mint]
 cloud = "azure"
 source = "mint"
@@ -43,6 +43,8 @@ subject = "spiffe://{trust_domain}/host/{host}/workload/{workload}"
 cloud = "azure"
 source = "federate"
 client_id = "own"
+tenant_id = "t"
+subject = "spiffe://{trust_domain}/host/{host}/workload/{workload}/federated"
 "#;
 
 fn about() -> impl Strategy<Value = String> {
@@ -223,8 +225,12 @@ proptest! {
         });
         let enforced = ask(&set, Mode::Enforce, &everything, &request);
         if let Decision::Allow(permit) = &enforced {
-            let minted = matches!(permit.grant(), Grant::Mint { .. });
-            prop_assert!(minted && made == "mint" && asked != Some("other"));
+            let as_said = match permit.grant() {
+                Grant::Mint { .. } => made == "mint",
+                Grant::Federate { .. } => made == "federate",
+                _ => false,
+            };
+            prop_assert!(as_said && asked != Some("other"));
         }
         prop_assert_eq!(ask(&set, Mode::Audit, &everything, &request), enforced);
     }

@@ -471,6 +471,32 @@ read = ["azure:/metadata/versions"]
     assert!(matches!(nobody(&audit), Decision::Allow(p) if p.would_deny().is_some()));
 }
 
+/// Three clouds' credentials on a host that is in none, for one workload and for nobody else.
+#[test]
+fn billing_gets_what_three_clouds_give_for_an_assertion() {
+    let compiled = fixture!("10-federation.toml");
+    assert_eq!(compiled.warnings.to_string(), "");
+    let who = "systemd:id:billing.service";
+    for request in [
+        azure("https://vault.azure.net"),
+        Request::Credential(CredentialAsk::AwsRole {
+            role: None,
+            imdsv1: false,
+        }),
+        Request::Credential(CredentialAsk::GcpToken {
+            account: "default".into(),
+            scopes: vec![],
+        }),
+    ] {
+        let permit = permit(&compiled.policy, who, &request);
+        assert!(
+            matches!(permit.grant(), Grant::Federate { subject: Some(subject), .. }
+                if **subject == *"spiffe://example.org/host/web-07/workload/billing")
+        );
+        refused(&compiled.policy, "systemd:id:web.service", &request);
+    }
+}
+
 /// Guests by their ids, beside the host's own processes, which have none.
 #[test]
 fn guests_are_told_apart_by_their_interfaces() {

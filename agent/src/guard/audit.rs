@@ -95,6 +95,7 @@ impl Audit {
             time: jiff::Timestamp::now(),
             jti: &minted.jti,
             sub: &minted.subject,
+            file: minted.file.as_deref(),
             aud: &minted.audience,
             exp: minted.exp,
             workload: permit.workload(),

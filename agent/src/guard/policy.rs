@@ -150,7 +150,12 @@ impl Policy {
     }
 
     fn is_imds(&self, dialled: SocketAddr, cloud: Cloud, serves: impl Fn(Mode) -> bool) -> bool {
-        let signs = [Service::AzureImds, Service::GcpMetadata];
+        let signs = [
+            Service::AzureImds,
+            Service::AwsImds,
+            Service::AwsContainer,
+            Service::GcpMetadata,
+        ];
         let guarded = self.settings.guarded();
         guarded
             .iter()

@@ -81,6 +81,7 @@ fn complete(with: &mut dyn FnMut(&Line<'_>)) {
         time: time(),
         jti: "0b9f2a6c",
         sub: "spiffe://example.org/host/web-07/workload/billing-api",
+        file: Some("/run/secrets/token"),
         aud: "https://vault.azure.net",
         exp: 1_795_222_800,
         workload: "billing-api",

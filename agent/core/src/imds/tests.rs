@@ -541,6 +541,7 @@ fn pinned(key: &str) -> Identity {
         account: None,
         subject: None,
         lifetime_seconds: 3600,
+        federation: None,
     }
 }
 

@@ -14,6 +14,7 @@ use crate::decision::RuleRef;
 use crate::request::Cloud;
 
 mod assumed;
+mod federation;
 mod guests;
 mod identities;
 mod lifelines;

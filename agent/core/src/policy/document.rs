@@ -171,6 +171,28 @@ pub(crate) struct IdentityEntry {
     pub(crate) session_policy: Option<At<serde_json::Value>>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) tags: BTreeMap<Arc<str>, Text>,
+    #[serde(flatten)]
+    pub(crate) federation: FederationEntry,
+}
+
+/// What an identity says that is federated.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct FederationEntry {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) authority: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) audience: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) provider: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) assertion: Option<At<AssertionEntry>>,
+}
+
+/// Where an assertion comes from that the embedded issuer doesn't sign.
+#[derive(Debug, Serialize)]
+pub(crate) struct AssertionEntry {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) file: Option<Text>,
 }
 
 #[derive(Debug, Serialize)]

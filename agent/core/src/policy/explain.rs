@@ -242,6 +242,22 @@ fn granted(grant: &Grant) -> String {
             "a token minted as identity `{}`: aud {audience}, sub {subject}",
             identity.name
         ),
+        Grant::Federate {
+            identity,
+            target,
+            subject,
+        } => {
+            let audience = identity.federation.as_ref().map_or("", |f| &f.audience);
+            let who = match subject {
+                Some(subject) => format!("aud {audience}, sub {subject}"),
+                None => format!("aud {audience}, from a file"),
+            };
+            format!(
+                "what the cloud gives identity `{}` for {} and an assertion: {who}",
+                identity.name,
+                target.text()
+            )
+        }
         Grant::Assume {
             identity,
             target,

@@ -16,6 +16,8 @@ use super::fields::{Fields, Reader};
 use super::settings::{Mode, OtherTraffic};
 use crate::request::Cloud;
 
+mod federation;
+
 pub(crate) const CLOUDS: [(&str, Cloud); 3] = [
     ("azure", Cloud::Azure),
     ("aws", Cloud::Aws),
@@ -294,7 +296,7 @@ fn cloud(t: &Fields<'_, '_>) -> Option<At<Cloud>> {
 }
 
 fn identity(t: &Fields<'_, '_>) -> Option<IdentityEntry> {
-    t.demand("source", "\"mint\" or \"forward\"");
+    t.demand("source", "\"forward\", \"mint\" or \"federate\"");
     // Every key is asked for before a missing one ends it: else finish() would call the others unknown.
     let (cloud, source) = (cloud(t), t.word("source", &ORIGINS));
     let texts: [Option<Text>; 11] = [
@@ -312,6 +314,7 @@ fn identity(t: &Fields<'_, '_>) -> Option<IdentityEntry> {
     ]
     .map(|key| t.text(key));
     let (session_policy, tags) = (t.json("session_policy"), t.string_map("tags"));
+    let federation = federation::federation(t);
     let [
         client_id,
         object_id,
@@ -341,6 +344,7 @@ fn identity(t: &Fields<'_, '_>) -> Option<IdentityEntry> {
         lifetime,
         session_policy,
         tags,
+        federation,
     })
 }
 

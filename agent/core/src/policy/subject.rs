@@ -140,6 +140,24 @@ impl Template {
         }
     }
 
+    /// As somebody would write it: what is open stands in braces.
+    pub(crate) fn shown(&self) -> String {
+        let part = |part: &Part| match part {
+            Part::Literal(text) => text.clone(),
+            Part::Variable(name) => format!("{{{name}}}"),
+        };
+        self.parts.iter().map(part).collect()
+    }
+
+    /// What it comes out with at least: no value is empty.
+    pub(crate) fn least_bytes(&self) -> usize {
+        let bytes = |part: &Part| match part {
+            Part::Literal(text) => text.len(),
+            Part::Variable(_) => 1,
+        };
+        self.parts.iter().map(bytes).sum()
+    }
+
     /// Two variables with nothing between them that a value can't hold, if there are such.
     pub(crate) fn ambiguous(&self) -> Option<(&Arc<str>, &Arc<str>)> {
         let mut before: Option<&Arc<str>> = None;

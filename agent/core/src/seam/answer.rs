@@ -220,10 +220,12 @@ pub enum Refusal {
     CallerChanged,
     /// The guard's own decision was no.
     Denied(DenyReason),
-    /// Policy allows it, but by another way than minting.
+    /// Policy allows it, but by another way than by what is signed.
     NotMinted,
     /// There is no usable signing key.
     NoKey,
+    /// The file that holds the assertion has none that can be used.
+    NoAssertion,
     /// What this caller would reach without us can't be told, or is refused to it: nobody dials in its place.
     OutOfReach,
     /// Too many asks at once; later may work.

@@ -1,9 +1,8 @@
-//! A role's keys, as the metadata service and the containers' one write them. Every value is a string, `Expiration` without a
-//! fraction: JavaScript's SDK takes nothing else, and boto3 turns a safeguard off where there is one.
+//! What the real service says of the instance's role, for whoever acts with its keys or keeps them.
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::exchange::AwsKeys;
 use crate::secret::Secret;
@@ -44,68 +43,6 @@ pub fn listed(body: &[u8]) -> Option<Arc<str>> {
     (named && !name.bytes().all(|b| b == b'.')).then(|| name.into())
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct Written<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    last_updated: Option<String>,
-    #[serde(rename = "Type", skip_serializing_if = "Option::is_none")]
-    kind: Option<&'a str>,
-    access_key_id: &'a str,
-    secret_access_key: &'a str,
-    token: &'a str,
-    expiration: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    account_id: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    role_arn: Option<&'a str>,
-}
-
-/// As `iam/security-credentials/ROLE` shows keys that were fetched at `updated` (Unix seconds).
-pub fn imds(keys: &AwsKeys, updated: i64) -> Secret<String> {
-    written(&Written {
-        code: Some("Success"),
-        last_updated: Some(time(updated)),
-        kind: Some("AWS-HMAC"),
-        ..parts(keys)
-    })
-}
-
-/// As the containers' service shows keys of the role `arn`.
-pub fn container(keys: &AwsKeys, arn: &str) -> Secret<String> {
-    written(&Written {
-        role_arn: Some(arn),
-        ..parts(keys)
-    })
-}
-
-fn parts(keys: &AwsKeys) -> Written<'_> {
-    Written {
-        code: None,
-        last_updated: None,
-        kind: None,
-        access_key_id: &keys.access_key_id,
-        secret_access_key: keys.secret_access_key.expose(),
-        token: keys.session_token.expose(),
-        expiration: time(keys.expires),
-        account_id: keys.account.as_deref(),
-        role_arn: None,
-    }
-}
-
-fn written(body: &Written<'_>) -> Secret<String> {
-    // A struct of strings always has a JSON form.
-    Secret::new(serde_json::to_string_pretty(body).unwrap_or_default())
-}
-
-/// `2026-11-22T00:30:00Z`
-pub(crate) fn time(seconds: i64) -> String {
-    let time = jiff::Timestamp::from_second(seconds).unwrap_or_default();
-    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,26 +58,12 @@ mod tests {
 }"#;
 
     #[test]
-    fn the_real_services_keys_are_read_and_written_alike() {
+    fn the_real_services_keys_are_read() {
         let keys = read(REAL.as_bytes()).unwrap();
         assert_eq!(keys.expires, 1_795_307_400);
-        let ours: serde_json::Value =
-            serde_json::from_str(imds(&keys, 1_795_284_000).expose()).unwrap();
-        let theirs: serde_json::Value = serde_json::from_str(REAL).unwrap();
-        assert_eq!(ours, theirs);
-        let keys = AwsKeys {
-            account: Some("111122223333".into()),
-            ..keys
-        };
-        let container: serde_json::Value =
-            serde_json::from_str(container(&keys, "arn").expose()).unwrap();
-        assert_eq!(
-            container,
-            serde_json::json!({
-                "AccessKeyId": "ASIAEXAMPLE", "SecretAccessKey": "secret", "Token": "token",
-                "Expiration": "2026-11-22T00:30:00Z", "AccountId": "111122223333", "RoleArn": "arn",
-            })
-        );
+        assert_eq!(&*keys.access_key_id, "ASIAEXAMPLE");
+        assert_eq!(&**keys.secret_access_key.expose(), "secret");
+        assert_eq!(&**keys.session_token.expose(), "token");
     }
 
     #[test]

@@ -27,6 +27,15 @@ pub struct AccessToken {
 }
 
 impl AccessToken {
+    /// One that another of Google's endpoints gave.
+    pub fn given(token: &Secret<Arc<str>>, expires: i64) -> Self {
+        Self {
+            token: token.clone(),
+            kind: "Bearer".to_owned(),
+            expires,
+        }
+    }
+
     /// Reads the real server's answer, received at `now` (Unix seconds). None for what is no token: it is not kept.
     pub fn read(body: &[u8], now: i64) -> Option<Self> {
         let body: TokenBody = serde_json::from_slice(body).ok()?;
@@ -35,15 +44,6 @@ impl AccessToken {
             kind: body.token_type,
             expires: now.checked_add(body.expires_in)?,
         })
-    }
-
-    /// The same of a token that came otherwise.
-    pub fn bearer(token: Secret<Arc<str>>, expires: i64) -> Self {
-        Self {
-            token,
-            kind: "Bearer".to_owned(),
-            expires,
-        }
     }
 
     /// The token itself, to act with. A value that leaves here.

@@ -518,6 +518,7 @@ fn identity(account: &str) -> Identity {
         account: Some(account.into()),
         subject: None,
         lifetime_seconds: 3600,
+        federation: None,
     }
 }
 

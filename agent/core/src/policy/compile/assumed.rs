@@ -66,12 +66,12 @@ impl Compiling {
         } else if !aws {
             said.extend(policy);
         }
-        if !aws || entry.source.value != Origin::Assume {
+        if !aws || !exchanged {
             said.extend(tags);
         }
         for (key, place) in said {
             let title = format!("`{key}` means nothing for this identity");
-            let help = "leave it out, or write cloud = \"aws\" and source = \"assume\": it is said to AWS STS when a role is assumed";
+            let help = "leave it out, or write cloud = \"aws\" and source = \"assume\" or \"federate\": it is said to AWS STS when a role is assumed";
             self.error(&place, title, help);
         }
     }
@@ -140,7 +140,7 @@ impl Compiling {
         self.check_tags(entry);
     }
 
-    fn check_tags(&mut self, entry: &IdentityEntry) {
+    pub(super) fn check_tags(&mut self, entry: &IdentityEntry) {
         let plain = |text: &str| {
             text.chars()
                 .all(|c| c.is_alphanumeric() || c == ' ' || "_.:/=+-@".contains(c))

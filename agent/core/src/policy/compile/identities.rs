@@ -17,6 +17,7 @@ impl Compiling {
         for (name, entry) in &files.identity.0 {
             self.unique("identity", name, &mut seen);
             self.check_identity(name, entry, files.issuer.is_some());
+            let federation = self.federation(name, entry, files);
             let text = |text: &Option<Text>| text.as_ref().map(|t| t.value.clone());
             let tags = entry.tags.iter();
             let identity = Identity {
@@ -35,7 +36,12 @@ impl Compiling {
                 tags: tags.map(|(k, v)| (k.clone(), v.value.clone())).collect(),
                 account: text(&entry.account),
                 subject: text(&entry.subject),
-                lifetime_seconds: self.lifetime(entry),
+                lifetime_seconds: if entry.source.value == Origin::Federate {
+                    self.federated_lifetime(entry)
+                } else {
+                    self.lifetime(entry)
+                },
+                federation,
             };
             self.check_assumed(name, entry, &identity);
             self.identities.insert(name.value.clone(), identity.into());
@@ -119,11 +125,10 @@ impl Compiling {
             self.error(&entry.source.place, title, help);
         }
         let served = match source {
-            Origin::Forward => true,
+            Origin::Forward | Origin::Federate => true,
             Origin::Mint => matches!(cloud, Cloud::Azure | Cloud::Gcp),
             // Of Azure it is an error of its own.
             Origin::Assume => true,
-            Origin::Federate => false,
         };
         if !served {
             let title = format!("identity `{}` can't be served by this version", name.value);

@@ -9,6 +9,7 @@ use super::Compiling;
 use super::sessions::{is_session, session};
 use crate::policy::diagnostic::Place;
 use crate::policy::document::{Files, IdentityEntry};
+use crate::policy::federation::SubjectLimit;
 use crate::policy::pattern::{SelectorPattern, ValuePattern};
 use crate::policy::set::PolicySet;
 use crate::policy::settings::Host;
@@ -26,9 +27,7 @@ impl Compiling {
             .rev()
             .map(|(name, entry)| (&name.value, entry))
             .collect();
-        for (workload, identity, place) in
-            Self::given_as(files, set, |identity| identity.origin == Origin::Mint)
-        {
+        for (workload, identity, place) in Self::given_as(files, set, Identity::is_vouched_for) {
             let entry = entries.get(&identity.name);
             let Some(subject) = entry.and_then(|e| e.subject.as_ref()) else {
                 continue;
@@ -43,9 +42,27 @@ impl Compiling {
             self.prove(&template, &subject.place, host, &variables(set, workload));
             let name = &set.workloads[workload as usize].name;
             let filled = template.fill(&|variable| fixed(variable, host, name));
+            self.short_enough(&filled, &identity, &subject.place);
             proven.push((workload, filled, place));
         }
         self.distinct(&proven, set);
+    }
+
+    /// What is open in it has one byte at least. A longer value is refused when somebody asks, and nothing is signed.
+    fn short_enough(&mut self, filled: &Template, identity: &Identity, place: &Place) {
+        if identity.origin != Origin::Federate {
+            return;
+        }
+        let limit = SubjectLimit::of(identity.cloud);
+        let least = filled.least_bytes();
+        if least > limit.bytes {
+            let title = format!(
+                "this subject comes out with {least} bytes, and {} takes {}",
+                limit.cloud, limit.bytes
+            );
+            let help = "shorten it: a shorter trust domain, or {trust_domain}/{host}/{workload} without words between";
+            self.error(place, title, help);
+        }
     }
 
     fn prove(
