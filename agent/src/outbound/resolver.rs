@@ -80,9 +80,13 @@ impl Resolver {
                 "not an address, or at no interface that is there: this line of /etc/resolv.conf is left out"
             );
         }
+        Self::asking(resolvers, Arc::clone(&files.hosts))
+    }
+
+    pub(super) fn asking(resolvers: Resolvers, hosts: Arc<str>) -> Self {
         Self {
             resolvers,
-            hosts: Arc::clone(&files.hosts),
+            hosts,
             remembered: RefCell::default(),
         }
     }

@@ -101,6 +101,8 @@ pub fn run(seam: OwnedFd) -> Result<(), ProxyError> {
     // Asked before the sandbox, which does not allow the question.
     let descriptors = descriptors();
     let announcement = Announcement::open();
+    // At its first use, the generator of random numbers looks for a device (of snapshots of virtual machines) by its path.
+    aws_lc_rs::rand::fill(&mut [0]).map_err(|_| std::io::Error::other("no random numbers"))?;
     sandbox::enter()?;
     runtime.block_on(async {
         let (proxy, pushed) = welcome.into_proxy(seam, descriptors)?;

@@ -6,6 +6,7 @@ use rcgen::{
     date_time_ymd,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A root that a test trusts, or doesn't.
 pub struct Authority {
@@ -32,11 +33,13 @@ impl Authority {
     /// # Errors
     /// When no key can be made.
     pub fn new() -> Result<Self> {
+        static MADE: AtomicUsize = AtomicUsize::new(1);
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::default();
         params
             .distinguished_name
-            .push(DnType::CommonName, "imds-guard test root");
+            .push(DnType::CommonName, format!("imds-guard test root {number}"));
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         let pem = params.self_signed(&key)?.pem();

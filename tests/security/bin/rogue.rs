@@ -146,6 +146,7 @@ impl Rogue {
                 | Answer::Issuer(_)
                 | Answer::Listeners(_)
                 | Answer::Audit
+                | Answer::Outbound
                 | Answer::Guests(_)
                 | Answer::Welcome(_) => continue,
                 Answer::Attested(attested) => match attested.subject {

@@ -151,6 +151,7 @@ fn pushes() -> Vec<Answer> {
             jwks: "{}".into(),
         }),
         Answer::Audit,
+        Answer::Outbound,
         Answer::Listeners(Listeners {
             netns_cookies: vec![4, u64::MAX],
         }),
@@ -243,6 +244,19 @@ fn policy_files_come_back() {
         }],
     };
     assert_eq!(PolicyFiles::decode(&files.encode().unwrap()), Ok(files));
+}
+
+#[test]
+fn the_files_of_the_way_out_come_back() {
+    let files = OutboundFiles {
+        roots: "-----BEGIN CERTIFICATE-----".into(),
+        resolv_conf: "nameserver fe80::1%eth0".into(),
+        hosts: "".into(),
+        interfaces: vec![("eth0".into(), 2)],
+    };
+    let bytes = files.encode().unwrap();
+    assert_eq!(OutboundFiles::decode(&bytes), Ok(files));
+    assert!(OutboundFiles::decode(&bytes[..bytes.len() - 1]).is_err());
 }
 
 fn any_identity() -> impl Strategy<Value = Option<AzureIdentity>> {
