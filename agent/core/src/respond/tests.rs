@@ -133,6 +133,30 @@ fn every_response_is_closed_to_caches_and_sniffers() {
 }
 
 #[test]
+fn what_the_cloud_refuses_is_told_as_clients_understand_it() {
+    let refused = Outcome::NotGiven(NotGiven::Refused {
+        code: "AccessDenied",
+    });
+    for (service, status) in [
+        // As the real service words it.
+        (Service::AwsImds, 200),
+        (Service::AwsContainer, 403),
+        (Service::AzureImds, 403),
+        (Service::GcpMetadata, 403),
+    ] {
+        let response = respond(service, &refused);
+        assert_eq!(response.status, status, "{service:?}");
+        let text = String::from_utf8(response.body.clone()).unwrap();
+        assert!(text.contains("AccessDenied"), "{text}");
+        if service.cloud() == Cloud::Aws {
+            let body: Value = serde_json::from_str(&text).unwrap();
+            assert_eq!(body["Code"], "AssumeRoleUnauthorizedAccess");
+            assert!(body["Message"].is_string());
+        }
+    }
+}
+
+#[test]
 fn no_refusal_says_unreachable_or_shows_internals() {
     for (service, response) in failures() {
         assert!(response.status >= 400);
