@@ -367,7 +367,7 @@ fn hex(bytes: &[u8]) -> String {
 
 /// `20261121T180000Z` as Unix seconds: of two days of one year or the next, good enough to compare with now.
 fn seconds(time: &str) -> Option<i64> {
-    let number = |range| time.get(range)?.parse::<i64>().ok();
+    let number = |range: std::ops::Range<usize>| time.get(range)?.parse::<i64>().ok();
     let (year, month, day) = (number(0..4)?, number(4..6)?, number(6..8)?);
     let (hour, minute, second) = (number(9..11)?, number(11..13)?, number(13..15)?);
     // The civil calendar, after Howard Hinnant's `days_from_civil`.
