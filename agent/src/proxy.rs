@@ -61,9 +61,11 @@ pub(crate) struct Proxy {
     rates: rates::Rates,
     broker: Broker<answer::Token, seam::AskError>,
     /// Credentials of the real service, where a dialect's may be kept.
-    forwarded: Broker<answer::Forwarded, answer::Unforwarded>,
+    forwarded: Rc<Broker<answer::Forwarded, answer::Unforwarded>>,
     /// What clouds' token endpoints gave.
-    given: Broker<answer::Given, answer::NotGiven>,
+    given: Rc<Broker<answer::Given, answer::NotGiven>>,
+    /// What the machine itself is known by, which is nobody's to be given.
+    node: Rc<Broker<answer::Node, answer::Unforwarded>>,
     /// Told of each new policy: whoever waits for something to change is judged anew.
     changed: watch::Sender<()>,
     upstream: Upstream,
@@ -98,8 +100,9 @@ impl Proxy {
             seats: seats::Seats::new(most, most.div_ceil(4)),
             rates: rates::Rates::default(),
             broker: Broker::new(),
-            forwarded: Broker::new(),
-            given: Broker::new(),
+            forwarded: Rc::new(Broker::new()),
+            given: Rc::new(Broker::new()),
+            node: Rc::new(Broker::new()),
             changed: watch::Sender::new(()),
             replies: reply::Replies::new(),
             sink: sink::Sink::new(audit),
@@ -121,6 +124,7 @@ impl Proxy {
         self.broker.clear();
         self.forwarded.clear();
         self.given.clear();
+        self.node.clear();
         self.changed.send_replace(());
         self.rates.clear();
     }

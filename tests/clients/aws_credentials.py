@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """An application that wants credentials: the unmodified boto3 package, told nothing about imds-guard.
 
-usage: aws_credentials.py credentials|region|twice
+usage: aws_credentials.py credentials|region|twice|identity
 `twice` asks, waits for a line on its input, and asks again with the same session: what a long-running service does. So that
 nobody has to wait for hours, its credentials count as about to expire from the start.
+`identity` asks AWS itself whose the credentials are.
 Prints one JSON line for each answer: {"ok": true, "key": ..., "secret": ..., "method": ..., "seconds": ...}, {"ok": true,
 "region": ...}, or {"ok": false, "error": ...}. Exit code 0 or 1.
 """
@@ -14,7 +15,7 @@ import time
 
 import boto3
 from botocore.credentials import RefreshableCredentials
-from botocore.exceptions import BotoCoreError
+from botocore.exceptions import BotoCoreError, ClientError
 from botocore.utils import InstanceMetadataRegionFetcher
 
 
@@ -40,6 +41,14 @@ def main() -> int:
         region = InstanceMetadataRegionFetcher().retrieve_region()
         print(json.dumps({"ok": region is not None, "region": region}))
         return 0 if region else 1
+    if kind == "identity":
+        try:
+            identity = boto3.client("sts").get_caller_identity()
+            answer = {"ok": True, "arn": identity["Arn"]}
+        except (BotoCoreError, ClientError) as error:
+            answer = {"ok": False, "error": str(error)}
+        print(json.dumps(answer))
+        return 0 if answer["ok"] else 1
     if kind == "twice":
         RefreshableCredentials._advisory_refresh_timeout = 7 * 3600
     session = boto3.Session()

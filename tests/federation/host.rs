@@ -10,7 +10,7 @@ use imds_guard_tests::far::google_sts::{Google, Pool};
 use imds_guard_tests::far::web_identity::{Role, WebIdentity};
 use imds_guard_tests::{AgentProcess, FarEnd, FarEnds, Python, Workload, World, binary};
 use serde_json::Value;
-use std::process::Command;
+use std::process::{Command, Output};
 
 pub(crate) const VAULT: &str = "https://vault.azure.net";
 pub(crate) const SCOPE: &str = "https://www.googleapis.com/auth/devstorage.read_only";
@@ -137,6 +137,23 @@ impl<'w> Host<'w> {
         let place = [("GCE_METADATA_HOST", address), ("GCE_METADATA_IP", address)];
         let words = ["gcp_token.py", "token", SCOPE];
         self.python.run(who, &words, &place, "").unwrap()
+    }
+
+    /// `issuer publish --check`, inside the world.
+    pub(crate) fn check(&self) -> Output {
+        let program = binary("imds-guard").unwrap();
+        let (config, state) = (
+            self.world.directory().join("etc/publish.toml"),
+            self.world.directory().join("state"),
+        );
+        self.world
+            .enter(|| {
+                let mut command = Command::new(program);
+                command.args(["issuer", "publish", "--check", "--config"]);
+                command.arg(config).arg("--state-dir").arg(state);
+                Ok(command.output()?)
+            })
+            .unwrap()
     }
 
     /// So many connections with one request each, sent together.

@@ -8,6 +8,7 @@
 )]
 
 mod faults;
+mod files;
 mod host;
 
 use host::{Host, SCOPE, VAULT};
@@ -83,6 +84,34 @@ fn google_auth_gets_a_service_accounts_token() {
         (1, 1)
     );
     host.keeps_its_secrets();
+}
+
+#[test]
+#[ignore = "sdk: cargo xtask test sdk"]
+fn what_the_world_has_of_the_issuer_is_compared_with_this_hosts_key() {
+    let world = world("federate-check");
+    let host = Host::of(&world, "azure");
+    let checked = host.check();
+    assert!(checked.status.success(), "{checked:?}");
+    // Another host's key lies there, or none at all.
+    let keys = world.directory().join("published/keys");
+    let own = std::fs::read_to_string(&keys).unwrap();
+    for (other, told) in [
+        (
+            own.replace("\"kid\":\"", "\"kid\":\"x"),
+            "lacks this host's key",
+        ),
+        ("<html>".to_owned(), "it isn't JSON"),
+    ] {
+        std::fs::write(&keys, other).unwrap();
+        let checked = host.check();
+        let said = String::from_utf8_lossy(&checked.stderr).into_owned();
+        assert_eq!(checked.status.code(), Some(1), "{said}");
+        assert!(said.contains(told), "{said}");
+    }
+    std::fs::remove_file(&keys).unwrap();
+    let said = host.check().stderr;
+    assert!(String::from_utf8_lossy(&said).contains("status 404"));
 }
 
 /// One address has one dialect: the others are found where their cloud has them beside it.

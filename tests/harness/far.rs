@@ -1,8 +1,10 @@
 //! Far ends inside a world: HTTPS servers under the clouds' own names, found by the world's `/etc/hosts`, each at an address of
 //! its own on the world's loopback, port 443. Nothing leads out of a world, so a name that no far end stands for leads nowhere.
 
+pub mod aws_sts;
 pub mod entra;
 pub mod google_sts;
+pub mod iamcredentials;
 pub mod relying;
 pub mod web_identity;
 

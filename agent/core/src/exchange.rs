@@ -119,10 +119,7 @@ pub enum NotObtained {
 impl NotObtained {
     /// Whether everybody else would fare the same for a while. A refusal is about one identity, and never is.
     pub const fn is_general(&self) -> bool {
-        matches!(
-            self,
-            Self::Throttled { .. } | Self::Unavailable { .. } | Self::Unable { .. }
-        )
+        !matches!(self, Self::Refused { .. })
     }
 
     /// What a status means that doesn't depend on the endpoint's dialect: throttled, or not available.

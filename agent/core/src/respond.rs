@@ -51,7 +51,7 @@ pub enum Outcome<'a> {
     NotServed,
     /// A leaf of the instance document, asked for as JSON.
     LeafNeedsText,
-    /// Over its rule's rate limit.
+    /// Over its rule's rate limit, or the cloud's.
     Throttled {
         /// When to come back, in seconds.
         retry_after: u32,

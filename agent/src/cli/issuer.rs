@@ -1,8 +1,8 @@
 //! `imds-guard issuer`: what the embedded issuer has to publish, and whether it is published. The key stays where it is.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -128,9 +128,14 @@ pub(super) fn compiled(config: &Path) -> Result<Compiled, Failure> {
 fn put(file: &Path, text: &str) -> std::io::Result<()> {
     let folder = file.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
-    let temporary = folder.join(".imds-guard-new");
-    fs::write(&temporary, text)?;
-    fs::set_permissions(&temporary, fs::Permissions::from_mode(0o644))?;
+    let temporary = folder.join(format!(".imds-guard-new.{}", std::process::id()));
+    // Made here and nowhere else: root may write into a directory of somebody who serves it.
+    let mut new = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o644)
+        .open(&temporary)?;
+    new.write_all(text.as_bytes())?;
     fs::rename(&temporary, file)
 }
 

@@ -1,6 +1,7 @@
 //! From a permit to an answer: the real service's ([`forward`]), or one that is made here, each dialect in a module of its
 //! own. Every function here takes the permit; none decides anything.
 
+mod assume;
 mod aws;
 mod azure;
 mod federate;
@@ -8,6 +9,7 @@ mod forward;
 mod gcp;
 mod given;
 mod kept;
+mod node;
 mod wait;
 
 use std::rc::Rc;
@@ -20,6 +22,7 @@ use imds_guard_core::request::Request;
 pub(crate) use azure::Token;
 pub(crate) use given::{Given, NotGiven};
 pub(crate) use kept::{Forwarded, Unforwarded};
+pub(crate) use node::Node;
 
 use super::connection::Connection;
 use super::failure::Failure;

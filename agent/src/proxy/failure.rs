@@ -18,7 +18,7 @@ use super::record::Record;
 use super::reply::Reply;
 use super::seam::AskError;
 use super::session_token::SealError;
-use crate::credentials;
+use crate::credentials::{self, Failure as _};
 use crate::outbound::OutboundError;
 use crate::upstream::UpstreamError;
 
@@ -171,6 +171,10 @@ fn not_given(why: &NotGiven) -> Outcome<'_> {
             | OutboundError::Interim(_) => Told::Broken,
             _ => Told::Away,
         },
+        NotGiven::Node(why) if why.is_general() => Told::Away,
+        // The machine has no identity to ask with: nothing that goes away by trying again.
+        NotGiven::Node(_) | NotGiven::NoRegion => Told::Refused { code: "" },
+        NotGiven::Late => Told::Slow,
         NotGiven::Guard(_) | NotGiven::Unfit => return Outcome::Internal,
     };
     Outcome::NotGiven(told)

@@ -101,7 +101,8 @@ pub fn run(seam: OwnedFd) -> Result<(), ProxyError> {
     // Asked before the sandbox, which does not allow the question.
     let descriptors = descriptors();
     let announcement = Announcement::open();
-    first_random_number()?;
+    // At its first use, the generator of random numbers looks for a device (of snapshots of virtual machines) by its path.
+    aws_lc_rs::rand::fill(&mut [0]).map_err(|_| std::io::Error::other("no random numbers"))?;
     sandbox::enter()?;
     runtime.block_on(async {
         let (proxy, pushed) = welcome.into_proxy(seam, descriptors)?;
@@ -342,12 +343,6 @@ fn take(
 fn outbound_files(fd: OwnedFd) -> Result<OutboundFiles, ProxyError> {
     let files = OutboundFiles::decode(&memfd::read(fd, OUTBOUND_LIMIT)?);
     Ok(files.map_err(Broken::from)?)
-}
-
-/// With its first random number of a process aws-lc looks for a device (`/dev/sysgenid`), by its path. The sandbox kills who does.
-fn first_random_number() -> std::io::Result<()> {
-    let drawn = aws_lc_rs::rand::fill(&mut [0; 1]);
-    drawn.map_err(|_| std::io::Error::other("no random numbers"))
 }
 
 /// As many descriptors as the hard limit allows. Where it can't be raised, there are fewer seats.

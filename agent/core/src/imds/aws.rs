@@ -7,6 +7,7 @@
 pub mod answer;
 mod container;
 pub mod document;
+pub mod role;
 pub mod session;
 #[cfg(test)]
 mod tests;

@@ -39,6 +39,7 @@ pub(crate) struct Files {
     pub(crate) audit: Audit,
     pub(crate) proxy: Proxy,
     pub(crate) hardening: Hardening,
+    #[serde(skip_serializing_if = "Trust::is_unsaid")]
     pub(crate) trust: Trust,
     pub(crate) identity: Named<IdentityEntry>,
     pub(crate) document: Named<DocumentEntry>,
@@ -80,6 +81,13 @@ pub(crate) struct Host {
 pub(crate) struct Trust {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) roots: Option<Text>,
+}
+
+impl Trust {
+    /// An empty section would lack its key.
+    const fn is_unsaid(&self) -> bool {
+        self.roots.is_none()
+    }
 }
 
 #[derive(Debug, Default, Serialize)]

@@ -165,6 +165,7 @@ fn aws(setup: &mut Setup, found: &Federated) {
         hcl(name),
         hcl(&trust.to_string())
     );
+    setup.notes.push("the second command puts this in place of the role's whole trust policy: where it has one that others need, add the statement to it".to_owned());
     setup.notes.push("without the condition on `sub`, every workload of every host with this issuer could take the role".to_owned());
     setup.commands = vec![make, change];
     setup.trust_policy = Some(trust);

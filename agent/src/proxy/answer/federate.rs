@@ -195,11 +195,10 @@ impl<'a> Federate<'a> {
     fn tell(&self, of: &Permitted<'_>, why: &NotGiven) {
         let (identity, workload) = (&self.identity.name, of.permit.workload());
         match why {
-            NotGiven::Cloud(why) => tracing::warn!(%identity, %workload, "no exchange: {why}"),
-            NotGiven::Outbound(why) => tracing::warn!(%identity, %workload, "no exchange: {why}"),
             // The guard has told.
             NotGiven::Guard(_) => {}
-            NotGiven::Unfit => tracing::error!(%identity, %workload, "no exchange: a defect"),
+            NotGiven::Unfit => tracing::error!(%identity, %workload, "no exchange: {why}"),
+            why => tracing::warn!(%identity, %workload, "no exchange: {why}"),
         }
     }
 }
@@ -233,7 +232,7 @@ impl At<'_> {
 }
 
 /// `Retry-After` in seconds. A date counts as nothing said.
-fn seconds(value: &HeaderValue) -> Option<u32> {
+pub(super) fn seconds(value: &HeaderValue) -> Option<u32> {
     value.to_str().ok()?.trim().parse().ok()
 }
 

@@ -46,6 +46,11 @@ impl AccessToken {
         })
     }
 
+    /// The token itself, to act with. A value that leaves here.
+    pub const fn token(&self) -> &Secret<Arc<str>> {
+        &self.token
+    }
+
     /// The answer at `now`: the same token with fewer seconds left, as the real server gives it from its own cache.
     pub fn body(&self, now: i64) -> Secret<String> {
         let body = serde_json::to_string(&TokenBody {
