@@ -32,6 +32,7 @@ use crate::sys::scm::Received;
 use crate::sys::sockopt;
 
 mod reload;
+mod revoke;
 mod status;
 mod trial;
 
