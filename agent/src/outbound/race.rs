@@ -80,6 +80,13 @@ mod tests {
         );
         let lost = first([ends(250, Err(1)), ends(10, Err(2))], PAUSE).await;
         assert_eq!(lost, Some(Err(1)));
-        assert_eq!(first::<u64, u64, _>([ends(0, Ok(1)); 0], PAUSE).await, None);
+        assert_eq!(
+            first(
+                std::iter::empty::<std::future::Ready<Result<u64, u64>>>(),
+                PAUSE
+            )
+            .await,
+            None
+        );
     }
 }
