@@ -15,11 +15,11 @@ const BATCH: u32 = 61051;
 pub(crate) const ARN: &str = "arn:aws:iam::123456789012:role/batch";
 
 /// The example of the documentation, for a user of the test.
-fn policy(roots: &str) -> String {
+fn policy(roots: &str, mode: &str) -> String {
     let example = include_str!("../../agent/docs/policy/3-batch.toml");
     let example = example.replace("systemd:id:batch.service", &format!("unix:uid:{BATCH}"));
     format!(
-        "[endpoints]\naws-imds = \"enforce\"\naws-ecs = \"enforce\"\n[host]\nname = \"web-07\"\n[trust]\nroots = \"{roots}\"\n{example}"
+        "[endpoints]\naws-imds = \"{mode}\"\naws-ecs = \"{mode}\"\nazure-imds = \"observe\"\ngcp-imds = \"observe\"\n[host]\nname = \"web-07\"\n[trust]\nroots = \"{roots}\"\n{example}"
     )
 }
 
@@ -36,6 +36,10 @@ pub(crate) struct Instance<'w> {
 
 impl<'w> Instance<'w> {
     pub(crate) fn new(world: &'w World) -> Self {
+        Self::in_mode(world, "enforce")
+    }
+
+    fn in_mode(world: &'w World, mode: &str) -> Self {
         let far = world.far_ends().unwrap();
         let node = format!("arn:aws:iam::111122223333:role/{ROLE}");
         let role = TrustedRole {
@@ -49,7 +53,7 @@ impl<'w> Instance<'w> {
             python: Python::new(world).unwrap(),
             agent: world
                 .agent()
-                .config(&policy(far.roots().to_str().unwrap()))
+                .config(&policy(far.roots().to_str().unwrap(), mode))
                 .start()
                 .unwrap(),
             world,
@@ -243,4 +247,22 @@ fn keys_that_sts_no_longer_takes_are_fetched_anew() {
     let answer = instance.boto(&instance.batch(), "credentials", &[]);
     assert_eq!(answer["ok"], true, "{answer}\n{}", instance.agent.log());
     assert_eq!(instance.sts.received().len(), 2);
+}
+
+/// What is asked for in the machine's name is given where its rule is enforced, alone; and there is no falling back to the machine's.
+#[test]
+#[ignore = "sdk: cargo xtask test sdk"]
+fn in_audit_there_is_neither_the_role_nor_the_machines_own() {
+    let world = world("assume-aws-audit");
+    let instance = Instance::in_mode(&world, "audit");
+    let answer = instance.boto(&instance.batch(), "credentials", &[]);
+    assert_eq!(answer["ok"], false, "{answer}");
+    assert!(instance.sts.received().is_empty());
+    // Whom no rule speaks of gets what it would without us: that is what audit is.
+    let answer = instance.boto(&instance.neighbour(), "credentials", &[]);
+    assert_eq!(answer["ok"], true, "{answer}\n{}", instance.agent.log());
+    assert!(
+        answer["secret"].as_str().unwrap().starts_with(AWS_CANARY),
+        "{answer}"
+    );
 }

@@ -394,7 +394,7 @@ fn every_block_of_the_manual_compiles() {
         .skip(1)
         .filter_map(|rest| rest.split("```").next())
         .collect();
-    assert_eq!(blocks.len(), 6);
+    assert_eq!(blocks.len(), 7);
     for block in blocks {
         let compiled = fixture("policy.md", block);
         assert_eq!(compiled.warnings.to_string(), "");
