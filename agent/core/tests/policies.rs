@@ -183,7 +183,6 @@ fn billing_has_one_pinned_identity() {
     assert_eq!(refused(&policy, neighbour, &vault), DenyReason::NoWorkload);
 }
 
-#[expect(clippy::panic, reason = "a test may end with one")]
 #[test]
 fn batch_has_a_role_of_its_own() {
     let compiled = fixture!("3-batch.toml");
