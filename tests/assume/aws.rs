@@ -7,8 +7,12 @@
 
 use crate::world;
 use imds_guard_tests::far::aws_sts::{AwsSts, Holder, TrustedRole};
-use imds_guard_tests::{AWS_CANARY, AgentProcess, FakeAws, FarEnds, Python, ROLE, Workload, World};
+use imds_guard_tests::{
+    AWS_CANARY, AgentProcess, FakeAws, FarEnds, Python, ROLE, Workload, World, patience,
+};
+use nix::sys::signal::Signal;
 use serde_json::Value;
+use std::time::{Duration, Instant};
 
 const REGION: &str = "eu-central-1";
 const BATCH: u32 = 61051;
@@ -101,6 +105,19 @@ impl<'w> Instance<'w> {
         environment.extend(more);
         let words = ["aws_credentials.py", kind];
         self.python.run(who, &words, &environment, "").unwrap()
+    }
+
+    /// Serves by its policy as `change` leaves it, from now on; `epoch` counts policies.
+    fn reload(&self, epoch: u32, change: impl FnOnce(String) -> String) {
+        let policy = change(policy(self.far.roots().to_str().unwrap(), "enforce"));
+        std::fs::write(self.world.directory().join("etc/imds-guard.toml"), policy).unwrap();
+        self.agent.signal(Signal::SIGHUP).unwrap();
+        let serving = format!("serving by a new policy epoch={epoch}\n");
+        let end = Instant::now() + patience(Duration::from_secs(10));
+        while !self.agent.log().contains(&serving) {
+            assert!(Instant::now() < end, "{serving}: {}", self.agent.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// What somebody with curl gets, with a session of its own: status and body.
@@ -265,4 +282,31 @@ fn in_audit_there_is_neither_the_role_nor_the_machines_own() {
         answer["secret"].as_str().unwrap().starts_with(AWS_CANARY),
         "{answer}"
     );
+}
+
+#[test]
+#[ignore = "sdk: cargo xtask test sdk"]
+fn a_changed_policy_holds_at_the_next_request_whatever_is_kept() {
+    let world = world("assume-aws-reload");
+    let instance = Instance::new(&world);
+    let keys = || instance.boto(&instance.batch(), "credentials", &[]);
+    assert_eq!(keys()["secret"], instance.sts.sessions()[0].secret);
+    instance.reload(2, |policy| policy.replace("batch-input", "batch-output"));
+    let answer = keys();
+    let sessions = instance.sts.sessions();
+    assert_eq!(sessions.len(), 2, "{answer}\n{}", instance.agent.log());
+    assert_eq!(answer["secret"], sessions[1].secret);
+    assert!(
+        sessions[1]
+            .policy
+            .as_ref()
+            .unwrap()
+            .contains("batch-output")
+    );
+    // Without the rule there is nothing, kept or not.
+    instance.reload(3, |policy| {
+        policy.replace(&format!("unix:uid:{BATCH}"), "unix:uid:61099")
+    });
+    assert_eq!(keys()["ok"], false);
+    assert_eq!(instance.sts.sessions().len(), 2);
 }
