@@ -7,19 +7,23 @@
 
 use crate::world;
 use imds_guard_tests::far::aws_sts::{AwsSts, Holder, TrustedRole};
-use imds_guard_tests::{AWS_CANARY, AgentProcess, FakeAws, FarEnds, Python, ROLE, Workload, World};
+use imds_guard_tests::{
+    AWS_CANARY, AgentProcess, FakeAws, FarEnds, Python, ROLE, Workload, World, patience,
+};
+use nix::sys::signal::Signal;
 use serde_json::Value;
+use std::time::{Duration, Instant};
 
 const REGION: &str = "eu-central-1";
 const BATCH: u32 = 61051;
 pub(crate) const ARN: &str = "arn:aws:iam::123456789012:role/batch";
 
 /// The example of the documentation, for a user of the test.
-fn policy(roots: &str) -> String {
+fn policy(roots: &str, mode: &str) -> String {
     let example = include_str!("../../agent/docs/policy/3-batch.toml");
     let example = example.replace("systemd:id:batch.service", &format!("unix:uid:{BATCH}"));
     format!(
-        "[endpoints]\naws-imds = \"enforce\"\naws-ecs = \"enforce\"\n[host]\nname = \"web-07\"\n[trust]\nroots = \"{roots}\"\n{example}"
+        "[endpoints]\naws-imds = \"{mode}\"\naws-ecs = \"{mode}\"\nazure-imds = \"observe\"\ngcp-imds = \"observe\"\n[host]\nname = \"web-07\"\n[trust]\nroots = \"{roots}\"\n{example}"
     )
 }
 
@@ -36,6 +40,10 @@ pub(crate) struct Instance<'w> {
 
 impl<'w> Instance<'w> {
     pub(crate) fn new(world: &'w World) -> Self {
+        Self::in_mode(world, "enforce")
+    }
+
+    fn in_mode(world: &'w World, mode: &str) -> Self {
         let far = world.far_ends().unwrap();
         let node = format!("arn:aws:iam::111122223333:role/{ROLE}");
         let role = TrustedRole {
@@ -49,7 +57,7 @@ impl<'w> Instance<'w> {
             python: Python::new(world).unwrap(),
             agent: world
                 .agent()
-                .config(&policy(far.roots().to_str().unwrap()))
+                .config(&policy(far.roots().to_str().unwrap(), mode))
                 .start()
                 .unwrap(),
             world,
@@ -97,6 +105,19 @@ impl<'w> Instance<'w> {
         environment.extend(more);
         let words = ["aws_credentials.py", kind];
         self.python.run(who, &words, &environment, "").unwrap()
+    }
+
+    /// Serves by its policy as `change` leaves it, from now on; `epoch` counts policies.
+    fn reload(&self, epoch: u32, change: impl FnOnce(String) -> String) {
+        let policy = change(policy(self.far.roots().to_str().unwrap(), "enforce"));
+        std::fs::write(self.world.directory().join("etc/imds-guard.toml"), policy).unwrap();
+        self.agent.signal(Signal::SIGHUP).unwrap();
+        let serving = format!("serving by a new policy epoch={epoch}\n");
+        let end = Instant::now() + patience(Duration::from_secs(10));
+        while !self.agent.log().contains(&serving) {
+            assert!(Instant::now() < end, "{serving}: {}", self.agent.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// What somebody with curl gets, with a session of its own: status and body.
@@ -243,4 +264,49 @@ fn keys_that_sts_no_longer_takes_are_fetched_anew() {
     let answer = instance.boto(&instance.batch(), "credentials", &[]);
     assert_eq!(answer["ok"], true, "{answer}\n{}", instance.agent.log());
     assert_eq!(instance.sts.received().len(), 2);
+}
+
+/// What is asked for in the machine's name is given where its rule is enforced, alone; and there is no falling back to the machine's.
+#[test]
+#[ignore = "sdk: cargo xtask test sdk"]
+fn in_audit_there_is_neither_the_role_nor_the_machines_own() {
+    let world = world("assume-aws-audit");
+    let instance = Instance::in_mode(&world, "audit");
+    let answer = instance.boto(&instance.batch(), "credentials", &[]);
+    assert_eq!(answer["ok"], false, "{answer}");
+    assert!(instance.sts.received().is_empty());
+    // Whom no rule speaks of gets what it would without us: that is what audit is.
+    let answer = instance.boto(&instance.neighbour(), "credentials", &[]);
+    assert_eq!(answer["ok"], true, "{answer}\n{}", instance.agent.log());
+    assert!(
+        answer["secret"].as_str().unwrap().starts_with(AWS_CANARY),
+        "{answer}"
+    );
+}
+
+#[test]
+#[ignore = "sdk: cargo xtask test sdk"]
+fn a_changed_policy_holds_at_the_next_request_whatever_is_kept() {
+    let world = world("assume-aws-reload");
+    let instance = Instance::new(&world);
+    let keys = || instance.boto(&instance.batch(), "credentials", &[]);
+    assert_eq!(keys()["secret"], instance.sts.sessions()[0].secret);
+    instance.reload(2, |policy| policy.replace("batch-input", "batch-output"));
+    let answer = keys();
+    let sessions = instance.sts.sessions();
+    assert_eq!(sessions.len(), 2, "{answer}\n{}", instance.agent.log());
+    assert_eq!(answer["secret"], sessions[1].secret);
+    assert!(
+        sessions[1]
+            .policy
+            .as_ref()
+            .unwrap()
+            .contains("batch-output")
+    );
+    // Without the rule there is nothing, kept or not.
+    instance.reload(3, |policy| {
+        policy.replace(&format!("unix:uid:{BATCH}"), "unix:uid:61099")
+    });
+    assert_eq!(keys()["ok"], false);
+    assert_eq!(instance.sts.sessions().len(), 2);
 }

@@ -110,3 +110,20 @@ fn what_is_no_answer_is_none_and_a_page_of_a_proxy_neither() {
     let (status, body) = instance.curl(&instance.batch(), PATH);
     assert_eq!(status, "502", "{body}");
 }
+
+#[test]
+#[ignore = "sdk: cargo xtask test sdk"]
+fn a_machine_without_a_role_has_nothing_to_ask_with_and_the_log_says_so() {
+    let world = world("assume-no-role");
+    let instance = Instance::new(&world);
+    instance.aws.refuse(Some("404 Not Found"));
+    let (status, body) = instance.curl(&instance.batch(), PATH);
+    assert_eq!(status, "200", "{body}");
+    assert!(body.contains("AssumeRoleUnauthorizedAccess"), "{body}");
+    let log = instance.agent.log();
+    assert!(log.contains("has the machine a role"), "{log}");
+    assert!(instance.sts.received().is_empty());
+    instance.aws.refuse(None);
+    let answer = instance.boto(&instance.batch(), "credentials", &[]);
+    assert_eq!(answer["ok"], true, "{answer}\n{}", instance.agent.log());
+}

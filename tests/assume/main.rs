@@ -9,6 +9,7 @@
 mod aws;
 mod faults;
 mod gcp;
+mod signature;
 
 use imds_guard_tests::{World, require};
 

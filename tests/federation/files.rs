@@ -57,7 +57,9 @@ fn an_assertion_in_a_file_is_read_at_each_exchange_and_its_faults_are_told() {
     });
     let billing = host.billing();
     let audience = "api://AzureADTokenExchange";
-    let put = |path: &Path, claims| std::fs::write(path, signed(&world, claims)).unwrap();
+    let put = |path: &Path, claims: &serde_json::Value| {
+        std::fs::write(path, signed(&world, claims)).unwrap()
+    };
     for (claims, told) in [
         (None, "can't be read"),
         (Some(claims(super::host::ISSUER, audience, -5)), "ended"),

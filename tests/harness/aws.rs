@@ -63,8 +63,13 @@ impl Default for State {
 
 impl FakeAws {
     pub(crate) fn start(world: &World) -> Result<Self> {
+        Self::start_at(world, &[(AWS_IMDS, false), (AWS_CONTAINER, true)])
+    }
+
+    /// At these addresses, the container credentials' service where it says so.
+    pub(crate) fn start_at(world: &World, addresses: &[(&str, bool)]) -> Result<Self> {
         let server = Self::default();
-        for (address, container) in [(AWS_IMDS, false), (AWS_CONTAINER, true)] {
+        for (address, container) in addresses.iter().copied() {
             let listener = world.enter_cloud(|| {
                 TcpListener::bind(address).context("bind a metadata address inside the world")
             })?;

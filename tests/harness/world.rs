@@ -221,6 +221,14 @@ impl World {
         FakeAws::start(self)
     }
 
+    /// The same over IPv6 alone: Azure's may stand at the other address.
+    ///
+    /// # Errors
+    /// When its address can't be bound.
+    pub fn aws_over_ipv6(&self) -> Result<FakeAws> {
+        FakeAws::start_at(self, &[(crate::AWS_IMDS_V6, false)])
+    }
+
     /// HTTPS servers under the clouds' own names; once per world.
     ///
     /// # Errors

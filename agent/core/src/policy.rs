@@ -85,6 +85,30 @@ impl Identity {
         }
     }
 
+    /// One of which nothing else is said, for tests.
+    #[cfg(test)]
+    pub(crate) fn bare(name: &str, cloud: Cloud, origin: Origin) -> Self {
+        Self {
+            name: name.into(),
+            cloud,
+            origin,
+            client_id: None,
+            object_id: None,
+            resource_id: None,
+            tenant_id: None,
+            role: None,
+            region: None,
+            sts: None,
+            session_name: None,
+            session_policy: None,
+            tags: BTreeMap::new(),
+            account: None,
+            subject: None,
+            lifetime_seconds: 3600,
+            federation: None,
+        }
+    }
+
     /// The name by which Amazon's metadata service knows its role.
     pub fn role_name(&self) -> Option<&str> {
         self.role.as_deref().map(resource::role_name)

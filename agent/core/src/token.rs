@@ -223,23 +223,10 @@ mod tests {
 
     fn identity(lifetime_seconds: u32) -> Identity {
         Identity {
-            name: "billing".into(),
-            cloud: Cloud::Azure,
-            origin: Origin::Mint,
             client_id: Some("c".into()),
-            object_id: None,
-            resource_id: None,
             tenant_id: Some("t".into()),
-            role: None,
-            region: None,
-            sts: None,
-            session_name: None,
-            session_policy: None,
-            tags: BTreeMap::new(),
-            account: None,
-            subject: None,
             lifetime_seconds,
-            federation: None,
+            ..Identity::bare("billing", Cloud::Azure, Origin::Mint)
         }
     }
 

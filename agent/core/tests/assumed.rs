@@ -105,7 +105,10 @@ fn session_names_are_of_their_alphabet_and_never_two_workloads_one() {
     );
     // Cut inside an escaped character, it would be another's.
     let name = session(&"é".repeat(40), "", "w");
-    assert!(name.len() <= 64 && (name.len() - 2) % 6 == 0, "{name}");
+    assert!(
+        name.len() <= 64 && (name.len() - 2).is_multiple_of(6),
+        "{name}"
+    );
     let two = aws("", &[("a", "unix:uid:1"), ("b", "unix:uid:1")]);
     let set = compiled("h", &two);
     let both = ask(&set, Mode::Enforce, "unix:uid:1", &role(None));

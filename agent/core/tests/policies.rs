@@ -183,7 +183,6 @@ fn billing_has_one_pinned_identity() {
     assert_eq!(refused(&policy, neighbour, &vault), DenyReason::NoWorkload);
 }
 
-#[expect(clippy::panic, reason = "a test may end with one")]
 #[test]
 fn batch_has_a_role_of_its_own() {
     let compiled = fixture!("3-batch.toml");
@@ -394,7 +393,7 @@ fn every_block_of_the_manual_compiles() {
         .skip(1)
         .filter_map(|rest| rest.split("```").next())
         .collect();
-    assert_eq!(blocks.len(), 6);
+    assert_eq!(blocks.len(), 7);
     for block in blocks {
         let compiled = fixture("policy.md", block);
         assert_eq!(compiled.warnings.to_string(), "");
