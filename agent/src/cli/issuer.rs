@@ -153,7 +153,7 @@ fn compare(
         if *path == JWKS_PATH {
             let keys = found["keys"].as_array().cloned().unwrap_or_default();
             let missing = own["keys"].as_array().into_iter().flatten();
-            for key in missing.filter(|key| !keys.contains(key)) {
+            if let Some(key) = missing.into_iter().find(|key| !keys.contains(key)) {
                 return Err(failed(format!(
                     "{url} lacks this host's key {}: upload what `imds-guard issuer publish --dir DIR` writes",
                     key["kid"]
