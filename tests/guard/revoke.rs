@@ -1,5 +1,10 @@
 //! `imds-guard revoke`: connections end, what was kept is gone, what lives on is said, and the policy is as it was.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "what fails here fails the test that stands on it"
+)]
+
 use super::{TOKEN, policy};
 use imds_guard_tests::{AZURE_IMDS, Caller, Workload, World, binary, claims, require};
 

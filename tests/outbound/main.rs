@@ -1,6 +1,12 @@
 //! The way out of the real, sandboxed proxy: to which far ends it speaks, by which names and to whose word, and what it finds when
 //! the host's files change. A federated identity drives it.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "what fails here fails the test that stands on it"
+)]
+
 mod resolver;
 
 use imds_guard_tests::{
