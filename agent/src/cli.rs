@@ -11,9 +11,12 @@ pub mod check;
 pub mod doctor;
 pub mod early;
 pub mod explain;
+pub mod federate;
+pub mod issuer;
 mod log;
 pub mod proxy;
 pub mod reload;
+pub mod revoke;
 pub mod run;
 mod span;
 pub mod status;
@@ -73,6 +76,10 @@ pub enum Verb {
     Reload(reload::Args),
     /// Keep the policy that `reload --confirm-within` has put on trial.
     Confirm(reload::Confirm),
+    /// End what was given: connections, and credentials that are kept; and say what lives on, and how the cloud ends that.
+    ///
+    /// It changes no policy: who is allowed gets a new credential at its next request. Take the rule away first.
+    Revoke(revoke::Args),
     /// Break-glass: let one workload reach the real service as if nothing were guarded, for a while.
     ///
     /// The kernel ends it, also where no guard runs. Begin and end are in the audit file, and each use while a guard lives.
@@ -81,6 +88,10 @@ pub enum Verb {
     Check(check::Args),
     /// Say what policy makes of a request, and why: of a live process, or of given selectors.
     Explain(explain::Args),
+    /// Say what to set up at a cloud so that it takes a workload's assertions: issuer, subject, audience, and the commands.
+    Federate(federate::Args),
+    /// Publish what the embedded issuer has to show the world: its discovery document and its keys.
+    Issuer(issuer::Args),
     /// Say whether the guard runs, by which policy, in which mode each address is, and what came of it lately.
     Status(status::Args),
     /// Say whether each layer is in force on this machine, and what leads round them.
@@ -161,9 +172,12 @@ pub fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Early(args) => early::run(&args),
         Verb::Reload(args) => reload::run(&args),
         Verb::Confirm(args) => reload::confirm(&args),
+        Verb::Revoke(args) => revoke::run(&args),
         Verb::Bypass(args) => bypass::run(&args),
         Verb::Check(args) => check::run(args),
         Verb::Explain(args) => explain::run(args),
+        Verb::Federate(args) => federate::run(args),
+        Verb::Issuer(args) => issuer::run(args),
         Verb::Status(args) => status::run(args),
         Verb::Doctor(args) => doctor::run(args),
         Verb::Teardown(args) => teardown::run(args),

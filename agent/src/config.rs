@@ -9,6 +9,7 @@ use imds_guard_core::policy::{self, Compiled, Diagnostics, Source};
 
 pub mod custody;
 pub mod include;
+pub mod trust;
 
 pub use custody::CustodyError;
 

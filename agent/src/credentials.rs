@@ -3,6 +3,10 @@
 //!
 //! It decides nothing: whoever asks has a `Permit` already, and the key is made of what the permit says. It knows no source
 //! of credentials either; the caller brings the one that its grant names.
+//!
+//! Two ways to ask. [`Broker::get`]: the source looks at who asks, so whoever asks waits for its own answer. [`Broker::obtain`]
+//! (`shared.rs`): it doesn't, so one flight is everybody's, goes on without whoever gave up, and renews while callers are
+//! served what there is.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -13,6 +17,10 @@ use std::time::Duration;
 
 use tokio::sync::Mutex;
 use tokio::time::Instant;
+
+mod shared;
+
+pub(crate) use shared::Missed;
 
 /// For whom and for what a credential is. A changed policy is another epoch: what was fetched under the old one is gone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -36,6 +44,10 @@ pub(crate) trait Credential {
     fn issued(&self) -> i64;
     /// Unix seconds at which it ends.
     fn expires(&self) -> i64;
+    /// Seconds that it should have left when it is given, where there is a newer one to be had.
+    fn least(&self) -> i64 {
+        0
+    }
 }
 
 /// Why a source gave none.
@@ -43,6 +55,10 @@ pub(crate) trait Failure: Clone {
     /// Whether the next one to ask would fare the same for a while, so that it is told so at once. Never true for a refusal:
     /// that one was about one caller.
     fn is_general(&self) -> bool;
+    /// For how long, where it is.
+    fn lasts(&self) -> Duration {
+        FAILURE_KEPT
+    }
 }
 
 /// Credentials kept at once.
@@ -52,6 +68,15 @@ pub(crate) const FAILURE_KEPT: Duration = Duration::from_millis(500);
 /// Renewal starts when this share of the lifetime is left, in percent: chosen per credential between these, so that
 /// those fetched together are not renewed together.
 const RENEW_LEFT: std::ops::Range<i64> = 20..30;
+
+/// And so much of the lifetime before there is too little left of it, in percent.
+const LEAST_BEFORE: i64 = 5;
+
+/// What a credential should have left when it is given: of one that doesn't live long, half its life.
+fn least<T: Credential>(credential: &T) -> i64 {
+    let half = (credential.expires() - credential.issued()) / 2;
+    credential.least().min(half).max(0)
+}
 
 /// All credentials.
 #[derive(Debug)]
@@ -64,6 +89,8 @@ pub(crate) struct Broker<T, E> {
 struct Slot<T, E> {
     /// Held by the one that fetches.
     flight: Mutex<()>,
+    /// One that is everybody's.
+    flying: RefCell<Option<shared::Flying<T, E>>>,
     kept: RefCell<Option<Kept<T>>>,
     failed: RefCell<Option<(Instant, E)>>,
 }
@@ -79,6 +106,7 @@ impl<T, E> Default for Slot<T, E> {
     fn default() -> Self {
         Self {
             flight: Mutex::new(()),
+            flying: RefCell::new(None),
             kept: RefCell::new(None),
             failed: RefCell::new(None),
         }
@@ -129,6 +157,7 @@ impl<T: Credential, E: Failure> Broker<T, E> {
         let slot = self.slot(key, now);
         if !fresh && let Some((credential, renew)) = slot.valid(now) {
             // Ahead of its end one caller renews, the others go on with what there is.
+            let renew = renew && slot.failed_lately().is_none();
             let Some(_flight) = renew.then(|| slot.flight.try_lock().ok()).flatten() else {
                 return Ok((credential, Via::Cache));
             };
@@ -155,7 +184,12 @@ impl<T: Credential, E: Failure> Broker<T, E> {
         slot: &Slot<T, E>,
         fetch: impl AsyncFnOnce() -> Result<T, E>,
     ) -> Result<Rc<T>, E> {
-        match fetch().await {
+        self.kept(slot, fetch().await)
+    }
+
+    /// Keeps what a source gave, or that it gave nothing.
+    fn kept(&self, slot: &Slot<T, E>, fetched: Result<T, E>) -> Result<Rc<T>, E> {
+        match fetched {
             Ok(credential) => {
                 let credential = Rc::new(credential);
                 *slot.failed.borrow_mut() = None;
@@ -175,12 +209,16 @@ impl<T: Credential, E: Failure> Broker<T, E> {
         }
     }
 
+    /// Early enough for a renewal to be there before less than [`Credential::least`] is left.
     fn renew_at(&self, credential: &T) -> i64 {
         let (issued, expires) = (credential.issued(), credential.expires());
+        let lifetime = (expires - issued).max(0);
         let spread = RENEW_LEFT.end - RENEW_LEFT.start;
         let chance = self.jitter.hash_one((issued, expires, Instant::now())) >> 1;
-        let left = RENEW_LEFT.start + chance.cast_signed() % spread;
-        expires - (expires - issued).max(0) * left / 100
+        let chance = chance.cast_signed() % spread;
+        let share = lifetime * (RENEW_LEFT.start + chance) / 100;
+        let before = least(credential) + lifetime * (LEAST_BEFORE + chance) / 100;
+        expires - share.max(before)
     }
 
     fn slot(&self, key: Key, now: i64) -> Rc<Slot<T, E>> {
@@ -193,6 +231,17 @@ impl<T: Credential, E: Failure> Broker<T, E> {
             }
         }
         Rc::clone(slots.entry(key).or_default())
+    }
+
+    /// Forgets what is kept for `key`: its source says that it is good for nothing.
+    pub(crate) fn forget(&self, key: &Key) {
+        self.slots.borrow_mut().remove(key);
+    }
+
+    /// Forgets what is kept for this workload, whatever it is good for.
+    pub(crate) fn revoke(&self, workload: &str) {
+        let mut slots = self.slots.borrow_mut();
+        slots.retain(|key, _| &*key.workload != workload);
     }
 
     /// Forgets everything: the policy has changed.
@@ -219,7 +268,7 @@ impl<T: Credential, E: Failure> Slot<T, E> {
     fn failed_lately(&self) -> Option<E> {
         let failed = self.failed.borrow();
         let (at, failure) = failed.as_ref()?;
-        (at.elapsed() < FAILURE_KEPT).then(|| failure.clone())
+        (at.elapsed() < failure.lasts()).then(|| failure.clone())
     }
 }
 

@@ -17,6 +17,7 @@ mod drift;
 mod error;
 mod guests;
 mod notify;
+mod outbound;
 mod policy;
 mod seam;
 mod service;

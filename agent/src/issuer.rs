@@ -8,14 +8,16 @@ use aws_lc_rs::rand;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use imds_guard_core::decision::{Grant, Permit};
-use imds_guard_core::policy::settings;
+use imds_guard_core::policy::{Identity, settings};
 use imds_guard_core::secret::Secret;
 use imds_guard_core::token::{self, Mint};
 
+mod assertion;
 mod key;
 mod machine;
 mod store;
 
+pub use assertion::{AssertionError, read as read_assertion};
 pub use key::LocalKey;
 pub use machine::{MachineError, machine_binding};
 pub use store::StoreError;
@@ -39,8 +41,8 @@ pub struct SignError;
 /// Why nothing was signed.
 #[derive(Debug, thiserror::Error)]
 pub enum MintError {
-    /// The permit says another way than mint.
-    #[error("the permit is not one to mint")]
+    /// The permit says another way than one for which something is signed.
+    #[error("the permit is not one for which anything is signed")]
     NotMint,
     /// The key is not usable.
     #[error(transparent)]
@@ -68,6 +70,8 @@ pub struct Minted {
     pub audience: Arc<str>,
     /// The `sub` claim.
     pub subject: Arc<str>,
+    /// The file that it stands in, where somebody else signed it.
+    pub file: Option<Arc<str>>,
 }
 
 /// Issuer of one host.
@@ -118,19 +122,64 @@ impl Issuer {
         token::jwks(&keys)
     }
 
-    /// Mints what the permit says. Makes the key where this is the first time.
+    /// Signs what the permit says: a token to mint, or an assertion for a cloud. Makes the key where this is the first time.
     ///
     /// # Errors
     /// Where the permit is for something else, or the key can't be used.
     pub fn mint(&mut self, permit: &Permit, now: i64) -> Result<Minted, MintError> {
-        let Grant::Mint {
+        match permit.grant() {
+            Grant::Mint {
+                identity,
+                audience,
+                subject,
+            } => self.token(identity, audience, subject, now),
+            Grant::Federate {
+                identity,
+                subject: Some(subject),
+                ..
+            } => self.assertion(identity, subject, now),
+            _ => Err(MintError::NotMint),
+        }
+    }
+
+    fn assertion(
+        &mut self,
+        identity: &Identity,
+        subject: &Arc<str>,
+        now: i64,
+    ) -> Result<Minted, MintError> {
+        let federation = identity.federation.as_ref().ok_or(MintError::NotMint)?;
+        let url = Arc::clone(&self.url);
+        let key = self.key(now)?;
+        let claims = token::assertion(
             identity,
-            audience,
-            subject,
-        } = permit.grant()
-        else {
-            return Err(MintError::NotMint);
-        };
+            &Mint {
+                issuer: &url,
+                subject,
+                audience: &federation.audience,
+                now,
+                jti: random()?,
+            },
+        );
+        let header = token::header(&key.public().kid);
+        Ok(Minted {
+            jwt: Secret::new(compact(&header, &claims, key)?.into()),
+            iat: claims.iat,
+            exp: claims.exp,
+            jti: claims.jti.into(),
+            audience: Arc::clone(&federation.audience),
+            subject: Arc::clone(subject),
+            file: None,
+        })
+    }
+
+    fn token(
+        &mut self,
+        identity: &Identity,
+        audience: &Arc<str>,
+        subject: &Arc<str>,
+        now: i64,
+    ) -> Result<Minted, MintError> {
         let url = Arc::clone(&self.url);
         let key = self.key(now)?;
         let claims = token::claims(
@@ -151,7 +200,16 @@ impl Issuer {
             jti: claims.jti.into(),
             audience: Arc::clone(audience),
             subject: Arc::clone(subject),
+            file: None,
         })
+    }
+
+    /// Makes the key where there is none yet, for who publishes before anything is signed.
+    ///
+    /// # Errors
+    /// Where it can't be used.
+    pub fn ensure_key(&mut self, now: i64) -> Result<(), StoreError> {
+        self.key(now).map(|_| ())
     }
 
     fn key(&mut self, now: i64) -> Result<&LocalKey, StoreError> {
@@ -161,10 +219,14 @@ impl Issuer {
         }
         let key = match self.key.take() {
             Some(key) => key,
-            None => {
-                let prepared = self.prepared.take().unwrap_or_else(key::prepare);
-                self.store.create(prepared, now)?
-            }
+            None => match self.store.load(now)? {
+                // Somebody has published it meanwhile.
+                Some(key) => key,
+                None => {
+                    let prepared = self.prepared.take().unwrap_or_else(key::prepare);
+                    self.store.create(prepared, now)?
+                }
+            },
         };
         Ok(self.key.insert(key))
     }
@@ -179,7 +241,7 @@ fn random() -> Result<u128, SignError> {
 /// JWS compact serialisation, RFC 7515 section 7.1.
 fn compact(
     header: &token::Header,
-    claims: &token::Claims,
+    claims: &impl serde::Serialize,
     key: &impl Signer,
 ) -> Result<String, MintError> {
     let mut jwt = URL_SAFE_NO_PAD.encode(serde_json::to_vec(header)?);

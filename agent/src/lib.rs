@@ -3,7 +3,7 @@
 //! Two processes out of one binary. The **guard** ([`guard`]) holds the power: it loads the kernel programs
 //! ([`intercept`]), finds out who is calling ([`attest`]), keeps the signing keys ([`issuer`]), and never parses what a
 //! caller wrote. The **proxy** ([`proxy`]) holds none: it accepts, parses, decides with `imds-guard-core`, and answers
-//! ([`upstream`], [`credentials`]). They talk over one seqpacket socket, in the messages of `imds_guard_core::seam`.
+//! ([`upstream`], [`outbound`], [`credentials`]). They talk over one seqpacket socket, in the messages of `imds_guard_core::seam`.
 //!
 //! Invariants: only [`sys`] contains unsafe; only [`guard`] reads the configuration from disk; nothing reaches an
 //! upstream or a key without a `Permit`; losing either process loses access, never protection.
@@ -19,9 +19,11 @@ pub mod control;
 pub mod credentials;
 pub mod doctor;
 pub mod guard;
+mod handed;
 pub mod intercept;
 pub mod issuer;
 mod notify;
+pub mod outbound;
 pub mod proxy;
 pub mod status;
 #[expect(

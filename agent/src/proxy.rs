@@ -3,10 +3,10 @@
 //! and what the guard says about that very socket; what it serves by is the policy that the guard pushed.
 //!
 //! In reading order: [`mod@run`], [`announce`] and [`accept`]; [`connection`], its [`gate`] and [`http1`], and the walk of a request in [`exchange`]; the
-//! [`answer`] and, in the crate's root, `credentials` and `upstream`; who a caller is ([`kernel`], [`sessions`], [`seam`]);
+//! [`answer`] and, in the crate's root, `credentials`, `upstream` and `outbound`; who a caller is ([`kernel`], [`sessions`], [`seam`]);
 //! what is kept about everyone ([`seats`], [`rates`], [`sink`], [`record`]).
 //!
-//! Invariants: one thread; no file is opened and no name resolved; nothing is answered without a record; the seam's end is
+//! Invariants: one thread; no file is opened, and no name is one that a caller wrote; nothing is answered without a record; the seam's end is
 //! this process's end.
 
 mod accept;
@@ -27,6 +27,7 @@ mod rates;
 mod ready;
 mod record;
 mod reply;
+mod revoked;
 mod run;
 mod sandbox;
 pub(crate) mod seam;
@@ -39,6 +40,7 @@ mod socket;
 use std::cell::RefCell;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use tokio::sync::watch;
 
@@ -46,6 +48,7 @@ pub use run::{ProxyError, connect, run};
 
 use crate::caller::Caller;
 use crate::credentials::Broker;
+use crate::outbound::Outbound;
 use crate::upstream::Upstream;
 
 /// Everything that connections share. One per process, on one thread.
@@ -60,10 +63,17 @@ pub(crate) struct Proxy {
     rates: rates::Rates,
     broker: Broker<answer::Token, seam::AskError>,
     /// Credentials of the real service, where a dialect's may be kept.
-    forwarded: Broker<answer::Forwarded, answer::Unforwarded>,
+    forwarded: Rc<Broker<answer::Forwarded, answer::Unforwarded>>,
+    /// What clouds' token endpoints gave.
+    given: Rc<Broker<answer::Given, answer::NotGiven>>,
+    /// What the machine itself is known by, which is nobody's to be given.
+    node: Rc<Broker<answer::Node, answer::Unforwarded>>,
     /// Told of each new policy: whoever waits for something to change is judged anew.
     changed: watch::Sender<()>,
+    revoked: revoked::Revoked,
     upstream: Upstream,
+    /// The clouds' own endpoints.
+    outbound: Outbound,
     replies: reply::Replies,
     sink: Rc<sink::Sink>,
 }
@@ -79,8 +89,11 @@ impl Proxy {
         most: usize,
     ) -> Rc<Self> {
         let most = policy.max_connections().min(most);
+        let outbound = Outbound::new();
+        outbound.avoid(policy.guarded());
         Rc::new(Self {
             upstream: Upstream::new(Rc::clone(&kernel)),
+            outbound,
             kernel,
             seam,
             policy: RefCell::new(Rc::new(policy)),
@@ -90,8 +103,11 @@ impl Proxy {
             seats: seats::Seats::new(most, most.div_ceil(4)),
             rates: rates::Rates::default(),
             broker: Broker::new(),
-            forwarded: Broker::new(),
+            forwarded: Rc::new(Broker::new()),
+            given: Rc::new(Broker::new()),
+            node: Rc::new(Broker::new()),
             changed: watch::Sender::new(()),
+            revoked: revoked::Revoked::default(),
             replies: reply::Replies::new(),
             sink: sink::Sink::new(audit),
         })
@@ -106,12 +122,34 @@ impl Proxy {
     /// fetched under the old one is served.
     fn replace_policy(&self, policy: policy::Policy) {
         tracing::info!(epoch = policy.epoch, "serving by a new policy");
+        self.outbound.avoid(policy.guarded());
         *self.policy.borrow_mut() = Rc::new(policy);
         self.sessions.clear();
         self.broker.clear();
         self.forwarded.clear();
+        self.given.clear();
+        self.node.clear();
         self.changed.send_replace(());
         self.rates.clear();
+    }
+
+    /// An operator's word: nothing that was fetched for this workload, or for anybody, is given any more, and connections end. The
+    /// next who asks is judged and served anew.
+    fn revoke(&self, workload: Option<&Arc<str>>) {
+        match workload {
+            Some(name) => {
+                self.broker.revoke(name);
+                self.forwarded.revoke(name);
+                self.given.revoke(name);
+            }
+            None => {
+                self.broker.clear();
+                self.forwarded.clear();
+                self.given.clear();
+                self.node.clear();
+            }
+        }
+        self.revoked.revoke(workload);
     }
 
     fn record(&self, caller: Option<Caller>) -> record::Record {

@@ -53,7 +53,11 @@ pub(crate) fn hold(
                 connections,
                 seconds: extent.seconds,
             };
-            load.measure(&target.place, script, &target.pids)
+            load.measure(
+                &target.place,
+                target.script.as_deref().unwrap_or(script),
+                &target.pids,
+            )
         };
         let mut theirs = Vec::new();
         let mut each: Vec<Vec<Measured>> = ours.iter().map(|_| Vec::new()).collect();

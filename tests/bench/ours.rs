@@ -8,6 +8,12 @@ use serde_json::json;
 pub(crate) const SERVED: u32 = 1001;
 /// Who is forwarded to the real service.
 pub(crate) const FORWARDED: u32 = 1002;
+/// Who has a role's keys, and session tokens.
+pub(crate) const ROLE: u32 = 1003;
+/// The role's keys, the same each time, so that all but the first come from the cache. Without a session: the load has none.
+pub(crate) const KEYS: &str = "/latest/meta-data/iam/security-credentials/instance-role";
+/// A session token.
+pub(crate) const SESSION: &str = "/latest/api/token";
 /// Read: the whole instance document.
 pub(crate) const READ: &str = "/metadata/instance?api-version=2021-02-01";
 /// A token, the same each time, so that all but the first come from the cache.
@@ -52,6 +58,21 @@ name = "forwarded"
 selectors = ["unix:uid:{FORWARDED}"]
 [[workload.allow]]
 read = ["azure:/metadata/instance/**"]
+
+[identity.role]
+cloud = "aws"
+source = "forward"
+role = "instance-role"
+[[workload]]
+name = "role"
+selectors = ["unix:uid:{ROLE}"]
+[[workload.allow]]
+token = {{ cloud = "aws" }}
+identity = "role"
+imdsv1 = true
+until = 2099-01-01
+owner = "bench"
+limit = "4000000000/h"
 "#
     ))
 }

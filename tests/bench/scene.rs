@@ -12,7 +12,8 @@ use crate::wrk::{self, Connection, Target};
 use crate::{nginx, ours};
 use anyhow::{Context, Result};
 use imds_guard_tests::{
-    AZURE_IMDS, AZURE_IMDS_MAPPED, AgentProcess, Cgroup, Response, World, binary,
+    AWS_IMDS_V6, AZURE_IMDS, AZURE_IMDS_MAPPED, AgentProcess, Cgroup, FakeAws, Response, World,
+    binary,
 };
 use std::fs;
 use std::path::PathBuf;
@@ -30,6 +31,7 @@ struct Scene<'w> {
     script: PathBuf,
     answer: Response,
     agent: AgentProcess,
+    _aws: FakeAws,
     /// The real service's stand-in, for as long as the scene lasts.
     _upstream: Server,
 }
@@ -72,7 +74,8 @@ impl<'w> Scene<'w> {
         fs::write(&file, [answer.head.as_bytes(), &answer.body].concat())?;
         let unguarded = outside.path().to_path_buf();
         let upstream = bare_hyper(&place(world, &unguarded, 0, cpus.load), AZURE_IMDS)?;
-        // All three paths work, or there is nothing to measure.
+        let aws = world.aws_over_ipv6()?;
+        // All paths work, or there is nothing to measure.
         ours::answer(world, ours::SERVED, ours::TOKEN)?;
         ours::answer(world, ours::FORWARDED, ours::READ)?;
         Ok(Self {
@@ -82,6 +85,7 @@ impl<'w> Scene<'w> {
             script: wrk::script(world.directory())?,
             answer,
             agent,
+            _aws: aws,
             _upstream: upstream,
         })
     }
@@ -101,6 +105,15 @@ impl<'w> Scene<'w> {
             place: self.workload(uid)?,
             url: format!("http://{AZURE_IMDS}{target}"),
             pids: with_children(self.agent.pid()),
+            script: None,
+        })
+    }
+
+    /// Amazon's dialect, where no other cloud is.
+    fn aws(&self, name: &'static str, target: &str) -> Result<Target<'w>> {
+        Ok(Target {
+            url: format!("http://{AWS_IMDS_V6}{target}"),
+            ..self.ours(name, ours::ROLE, target)?
         })
     }
 
@@ -110,6 +123,7 @@ impl<'w> Scene<'w> {
             place: self.outside(self.cpus.load),
             url: format!("http://{address}{}", ours::READ),
             pids: server.pids(),
+            script: None,
         }
     }
 
@@ -124,6 +138,14 @@ impl<'w> Scene<'w> {
             (
                 self.ours("cached token", ours::SERVED, ours::TOKEN)?,
                 token_aims,
+            ),
+            (self.aws("role keys", ours::KEYS)?, token_aims),
+            (
+                Target {
+                    script: Some(wrk::put_script(self.world.directory())?),
+                    ..self.aws("session PUT", ours::SESSION)?
+                },
+                no_aims,
             ),
         ];
         let loads: Vec<_> = [Connection::Kept, Connection::New]
@@ -227,6 +249,11 @@ fn token_aims(connection: Connection) -> Aims {
         },
         Connection::New => read_aims(connection),
     }
+}
+
+/// Sealing a token is work that the peer hasn't.
+fn no_aims(_: Connection) -> Aims {
+    Aims::default()
 }
 
 fn forward_aims(_: Connection) -> Aims {

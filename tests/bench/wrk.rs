@@ -53,10 +53,22 @@ const REPORT: &str = r#"done = function(summary, latency, requests)
 end
 "#;
 
+/// Makes each request one for a session token.
+const PUT: &str = r#"wrk.method = "PUT"
+wrk.headers["X-aws-ec2-metadata-token-ttl-seconds"] = "21600"
+"#;
+
 /// The script for wrk, where every user of the world can read it.
 pub(crate) fn script(directory: &Path) -> Result<PathBuf> {
     let path = directory.join("bin/report.lua");
     fs::write(&path, REPORT)?;
+    Ok(path)
+}
+
+/// The same for session tokens.
+pub(crate) fn put_script(directory: &Path) -> Result<PathBuf> {
+    let path = directory.join("bin/put.lua");
+    fs::write(&path, format!("{PUT}{REPORT}"))?;
     Ok(path)
 }
 
@@ -111,4 +123,6 @@ pub(crate) struct Target<'a> {
     pub(crate) place: Place<'a>,
     pub(crate) url: String,
     pub(crate) pids: Vec<u32>,
+    /// In place of the usual script.
+    pub(crate) script: Option<PathBuf>,
 }

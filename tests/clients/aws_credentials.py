@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """An application that wants credentials: the unmodified boto3 package, told nothing about imds-guard.
 
-usage: aws_credentials.py credentials|region [--again]
+usage: aws_credentials.py credentials|region|identity [--again]
 With `--again`, so that nobody has to wait for hours, its credentials count as about to expire from the start.
+`identity` asks AWS itself whose the credentials are.
 Prints one JSON line for each answer: {"ok": true, "key": ..., "secret": ..., "method": ..., "seconds": ...}, {"ok": true,
-"region": ...}, or {"ok": false, "error": ...}. Exit code 0 or 1.
+"region": ...}, {"ok": true, "arn": ...}, or {"ok": false, "error": ...}. Exit code 0 or 1.
 """
 
 import sys
@@ -12,7 +13,7 @@ import sys
 import boto3
 from again import AGAIN, WORDS, answers
 from botocore.credentials import RefreshableCredentials
-from botocore.exceptions import BotoCoreError, NoCredentialsError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from botocore.utils import InstanceMetadataRegionFetcher
 
 
@@ -23,9 +24,15 @@ def region() -> dict:
     return {"region": found}
 
 
+def identity() -> dict:
+    return {"arn": boto3.client("sts").get_caller_identity()["Arn"]}
+
+
 def main() -> int:
     if WORDS[0] == "region":
         return answers(region, BotoCoreError)
+    if WORDS[0] == "identity":
+        return answers(identity, (BotoCoreError, ClientError))
     if AGAIN:
         RefreshableCredentials._advisory_refresh_timeout = 7 * 3600
     session = boto3.Session()

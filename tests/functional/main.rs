@@ -2,6 +2,7 @@
 
 mod doctor;
 mod documents;
+mod federation;
 mod policy;
 mod powers;
 mod status;

@@ -4,6 +4,7 @@
 mod exclusive;
 mod lacking;
 mod pid_namespace;
+mod revoke;
 
 use imds_guard_tests::{World, patience, require};
 use nix::sys::signal::Signal;

@@ -71,8 +71,13 @@ impl Default for State {
 
 impl FakeAws {
     pub(crate) fn start(world: &World) -> Result<Self> {
+        Self::start_at(world, &PLACES)
+    }
+
+    /// At these addresses, the container credentials' service where it says so.
+    pub(crate) fn start_at(world: &World, addresses: &[(&str, bool)]) -> Result<Self> {
         let server = Self::default();
-        for (address, container) in PLACES {
+        for (address, container) in addresses.iter().copied() {
             let listener = world.enter_cloud(|| {
                 TcpListener::bind(address).context("bind a metadata address inside the world")
             })?;
@@ -357,7 +362,7 @@ fn credentials(state: &mut State, arn: &str) -> String {
 }
 
 /// Unix seconds as `YYYY-MM-DDThh:mm:ssZ` (the civil calendar, after Howard Hinnant's `civil_from_days`).
-fn printed(seconds: u64) -> String {
+pub(crate) fn printed(seconds: u64) -> String {
     let (days, rest) = (seconds / 86_400 + 719_468, seconds % 86_400);
     let (era, day) = (days / 146_097, days % 146_097);
     let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;

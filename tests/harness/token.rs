@@ -8,9 +8,13 @@ use serde_json::Value;
 /// # Errors
 /// When it is none.
 pub fn claims(token: &str) -> Result<Value> {
-    let middle = token.split('.').nth(1).context("not a JWT")?;
-    let bytes = base64url(middle).context("not base64url")?;
-    serde_json::from_slice(&bytes).context("claims that aren't JSON")
+    json(token.split('.').nth(1).context("not a JWT")?)
+}
+
+/// What one part of a JWT says.
+pub(crate) fn json(part: &str) -> Result<Value> {
+    let bytes = base64url(part).context("not base64url")?;
+    serde_json::from_slice(&bytes).context("a part that isn't JSON")
 }
 
 fn base64url(text: &str) -> Option<Vec<u8>> {

@@ -2,7 +2,7 @@
 
 use crate::cgroup::{Cgroup, PREFIX};
 use crate::netns::Namespaces;
-use crate::{Agent, FakeAws, FakeAzure, FakeGcp, Space, Workload};
+use crate::{Agent, FakeAws, FakeAzure, FakeGcp, FarEnds, Space, Workload};
 use anyhow::{Context, Result};
 use nix::mount::{MsFlags, mount};
 use std::fs;
@@ -219,6 +219,22 @@ impl World {
     /// When they can't listen.
     pub fn aws(&self) -> Result<FakeAws> {
         FakeAws::start(self)
+    }
+
+    /// The same over IPv6 alone: Azure's may stand at the other address.
+    ///
+    /// # Errors
+    /// When its address can't be bound.
+    pub fn aws_over_ipv6(&self) -> Result<FakeAws> {
+        FakeAws::start_at(self, &[(crate::AWS_IMDS_V6, false)])
+    }
+
+    /// HTTPS servers under the clouds' own names; once per world.
+    ///
+    /// # Errors
+    /// When its files can't be put in place.
+    pub fn far_ends(&self) -> Result<FarEnds<'_>> {
+        FarEnds::begin(self)
     }
 
     /// A server where Google's metadata server stands.

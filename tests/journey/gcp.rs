@@ -513,6 +513,8 @@ fn a_failing_or_lying_server_is_no_source_of_anything_kept() {
     refused(&read(&build, &token), 502);
     gcp.refuse(None);
     gcp.late(Duration::from_secs(2));
+    // A failure is repeated for half a second.
+    std::thread::sleep(Duration::from_millis(600));
     let began = Instant::now();
     refused(&read(&build, &token), 504);
     assert!(

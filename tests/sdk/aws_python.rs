@@ -35,6 +35,19 @@ fn boto3_gets_the_roles_credentials_and_the_region() {
 
 #[test]
 #[ignore = "sdk: cargo xtask test sdk"]
+fn the_next_process_gets_the_keys_that_are_kept() {
+    let world = world("boto-kept");
+    let instance = Instance::new(&world);
+    for _ in 0..2 {
+        instance.given(&boto(&world, &instance.batch(), "credentials", &[]), 1);
+    }
+    let asked = instance.aws.lines();
+    let keys = asked.iter().filter(|line| line.ends_with("/instance-role"));
+    assert_eq!(keys.count(), 1, "{asked:?}");
+}
+
+#[test]
+#[ignore = "sdk: cargo xtask test sdk"]
 fn boto3_without_a_grant_has_no_credentials_after_three_requests_at_most() {
     let world = world("boto-refused");
     let instance = Instance::new(&world);

@@ -87,6 +87,48 @@ pub enum Grant {
         /// The `sub` claim, the identity's template filled in.
         subject: Arc<str>,
     },
+    /// Exchange an assertion for this caller at the cloud.
+    Federate {
+        /// Which identity; its federation says where, and for whom the assertion is.
+        identity: Arc<Identity>,
+        /// What the cloud's credential is for.
+        target: Target,
+        /// The assertion's `sub`, the identity's template filled in; none where the assertion is in a file.
+        subject: Option<Arc<str>>,
+    },
+    /// Ask the cloud for a narrower identity than the node's own, with the node's own.
+    Assume {
+        /// Which identity.
+        identity: Arc<Identity>,
+        /// What for: AWS the role's ARN, GCP the audience of an identity token; empty for an access token, whose scopes stand
+        /// in the request or in [`Permit::scopes`].
+        target: Arc<str>,
+        /// AWS: the session's name. Empty elsewhere.
+        session: Arc<str>,
+    },
+}
+
+/// What a credential that a cloud gives is for: as the rule writes it, never as the request does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// Azure: a resource.
+    Resource(Arc<str>),
+    /// AWS: the role that the identity names, by its last part.
+    Role(Arc<str>),
+    /// GCP: an access token with these scopes, each of which a rule names.
+    Scopes(Arc<[Arc<str>]>),
+    /// GCP: an identity token for this audience.
+    Audience(Arc<str>),
+}
+
+impl Target {
+    /// One text for it, by which kept credentials are told apart.
+    pub fn text(&self) -> Arc<str> {
+        match self {
+            Self::Resource(text) | Self::Role(text) | Self::Audience(text) => Arc::clone(text),
+            Self::Scopes(scopes) => scopes.join(",").into(),
+        }
+    }
 }
 
 /// A rule's place and name, for audit and `explain`.

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::exchange::Url;
 use crate::request::Cloud;
 
 mod asked;
@@ -15,6 +16,8 @@ pub mod diagnostic;
 mod document;
 mod effort;
 pub mod explain;
+pub mod federated;
+pub mod federation;
 mod fields;
 pub mod guest;
 mod identify;
@@ -52,19 +55,60 @@ pub struct Identity {
     pub tenant_id: Option<Arc<str>>,
     /// AWS: role ARN (assume) or role name (forward).
     pub role: Option<Arc<str>>,
-    /// AWS: session policy.
-    pub session_policy: Option<serde_json::Value>,
+    /// AWS: the region whose STS is asked; none: the instance's own.
+    pub region: Option<Arc<str>>,
+    /// AWS: an STS of its own in the region's place.
+    pub sts: Option<Url>,
+    /// AWS: template of the session's name; none: made of workload and host.
+    pub session_name: Option<Arc<str>>,
+    /// AWS: session policy, as STS gets it.
+    pub session_policy: Option<Arc<str>>,
     /// AWS: session tags.
     pub tags: BTreeMap<Arc<str>, Arc<str>>,
     /// GCP: service account.
     pub account: Option<Arc<str>>,
     /// Template of the `sub` claim of what is minted.
     pub subject: Option<Arc<str>>,
-    /// Lifetime of what is minted, in seconds.
+    /// Lifetime of what is minted or assumed, or of what the cloud gives for an assertion, in seconds.
     pub lifetime_seconds: u32,
+    /// How it is federated, where its source says so.
+    pub federation: Option<Arc<federation::Federation>>,
 }
 
 impl Identity {
+    /// Whether our own issuer signs something for it: then who it is for is its `subject`, and no two callers may share one.
+    pub fn is_vouched_for(&self) -> bool {
+        match self.origin {
+            Origin::Mint => true,
+            Origin::Federate => self.federation.as_ref().is_none_or(|f| f.file().is_none()),
+            Origin::Forward | Origin::Assume => false,
+        }
+    }
+
+    /// One of which nothing else is said, for tests.
+    #[cfg(test)]
+    pub(crate) fn bare(name: &str, cloud: Cloud, origin: Origin) -> Self {
+        Self {
+            name: name.into(),
+            cloud,
+            origin,
+            client_id: None,
+            object_id: None,
+            resource_id: None,
+            tenant_id: None,
+            role: None,
+            region: None,
+            sts: None,
+            session_name: None,
+            session_policy: None,
+            tags: BTreeMap::new(),
+            account: None,
+            subject: None,
+            lifetime_seconds: 3600,
+            federation: None,
+        }
+    }
+
     /// The name by which Amazon's metadata service knows its role.
     pub fn role_name(&self) -> Option<&str> {
         self.role.as_deref().map(resource::role_name)

@@ -51,7 +51,7 @@ pub enum Outcome<'a> {
     NotServed,
     /// A leaf of the instance document, asked for as JSON.
     LeafNeedsText,
-    /// Over its rule's rate limit.
+    /// Over its rule's rate limit, or the cloud's.
     Throttled {
         /// When to come back, in seconds.
         retry_after: u32,
@@ -62,8 +62,37 @@ pub enum Outcome<'a> {
     UpstreamSlow,
     /// It answered something that isn't an answer.
     UpstreamBroken,
+    /// A cloud's token endpoint, asked for the caller, gave nothing.
+    NotGiven(NotGiven<'a>),
     /// Something failed here.
     Internal,
+}
+
+/// Why a token endpoint gave nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotGiven<'a> {
+    /// It says no to the identity that the caller's grant names.
+    Refused {
+        /// The cloud's own word; shown where it is one word.
+        code: &'a str,
+    },
+    /// It can't be reached.
+    Away,
+    /// It took too long.
+    Slow,
+    /// It answered something that isn't an answer.
+    Broken,
+}
+
+impl NotGiven<'_> {
+    /// A refusal stops every client at once; the others are tried again.
+    const fn status(&self) -> u16 {
+        match self {
+            Self::Refused { .. } => 403,
+            Self::Away | Self::Broken => 502,
+            Self::Slow => 504,
+        }
+    }
 }
 
 /// A response, complete but for `Date` and `Connection: keep-alive`.

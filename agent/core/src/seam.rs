@@ -15,6 +15,8 @@
 //! | (none: pushed) | – | `Welcome` | one per [`Welcome::fds`], in that order |
 //! | (none: pushed) | – | `Policy` | a sealed memfd holding [`PolicyFiles`] |
 //! | (none: pushed) | – | `Issuer` | – |
+//! | (none: pushed) | – | `Outbound` | a sealed memfd holding [`OutboundFiles`] |
+//! | (none: pushed) | – | `Revoke` | – |
 //! | (none: pushed) | – | `Listeners` | one per cookie, in that order |
 //! | (none: pushed) | – | `Guests` | the listeners of each, in that order |
 
@@ -24,8 +26,8 @@ mod ask;
 mod tests;
 
 pub use answer::{
-    Answer, Attested, AttestedFd, Guest, Guests, Issuer, Listeners, Policy, PolicyFiles, Process,
-    Refusal, Signed, Subject, Welcome, WelcomeFd,
+    Answer, Attested, AttestedFd, Guest, Guests, Issuer, Listeners, OutboundFiles, Policy,
+    PolicyFiles, Process, Refusal, Signed, Subject, Welcome, WelcomeFd,
 };
 pub use ask::{Ask, SignAsk};
 
@@ -43,6 +45,9 @@ pub const ASK_LIMIT: usize = ASK_HEADER + RESOURCE_LIMIT + SELECTOR_LIMIT;
 pub const ANSWER_LIMIT: usize = 128 * 1024;
 /// Longest [`PolicyFiles`], in bytes. 100,000 rules take about 20 MB.
 pub const POLICY_LIMIT: usize = 64 * 1024 * 1024;
+
+/// Longest [`OutboundFiles`], in bytes: all of their texts at their own limits.
+pub const OUTBOUND_LIMIT: usize = 20 * 1024 * 1024;
 
 /// A message that can't be what it says. On the guard's side: the proxy is broken or taken over, so drop the seam.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -68,6 +68,58 @@ pub struct Claims {
     pub email_verified: Option<bool>,
 }
 
+/// How long an assertion lives, in seconds, and how far before its signature it begins: clouds refuse what was issued in their
+/// future, so that a clock may go so much ahead of theirs, and behind by what is left.
+pub const ASSERTION_LIFETIME: i64 = 540;
+/// See [`ASSERTION_LIFETIME`].
+pub const ASSERTION_BACKDATE: i64 = 120;
+
+/// The claims by which a cloud knows a caller of ours: who, for whom, from when to when, and nothing else but AWS's session tags.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AssertionClaims {
+    /// The issuer, to the letter.
+    pub iss: String,
+    /// Who.
+    pub sub: String,
+    /// For which cloud: one string.
+    pub aud: String,
+    /// Issued.
+    pub iat: i64,
+    /// Valid from.
+    pub nbf: i64,
+    /// Valid until.
+    pub exp: i64,
+    /// Random, 128 bits in hexadecimal.
+    pub jti: String,
+    /// AWS's session tags.
+    #[serde(
+        rename = "https://aws.amazon.com/tags",
+        skip_serializing_if = "Option::is_none",
+        default
+    )]
+    pub tags: Option<serde_json::Value>,
+}
+
+/// The claims of an assertion for this identity.
+pub fn assertion(identity: &Identity, mint: &Mint<'_>) -> AssertionClaims {
+    let tags: serde_json::Map<String, serde_json::Value> = identity
+        .tags
+        .iter()
+        .map(|(key, value)| (key.to_string(), json!([value])))
+        .collect();
+    let iat = mint.now - ASSERTION_BACKDATE;
+    AssertionClaims {
+        iss: mint.issuer.to_owned(),
+        sub: mint.subject.to_owned(),
+        aud: mint.audience.to_owned(),
+        iat,
+        nbf: iat,
+        exp: iat + ASSERTION_LIFETIME,
+        jti: format!("{:032x}", mint.jti),
+        tags: (!tags.is_empty()).then(|| json!({ "principal_tags": tags })),
+    }
+}
+
 /// What a mint needs beside the identity.
 #[derive(Debug, Clone, Copy)]
 pub struct Mint<'a> {
@@ -171,19 +223,10 @@ mod tests {
 
     fn identity(lifetime_seconds: u32) -> Identity {
         Identity {
-            name: "billing".into(),
-            cloud: Cloud::Azure,
-            origin: Origin::Mint,
             client_id: Some("c".into()),
-            object_id: None,
-            resource_id: None,
             tenant_id: Some("t".into()),
-            role: None,
-            session_policy: None,
-            tags: BTreeMap::new(),
-            account: None,
-            subject: None,
             lifetime_seconds,
+            ..Identity::bare("billing", Cloud::Azure, Origin::Mint)
         }
     }
 
@@ -224,6 +267,25 @@ mod tests {
             json!({"iss": MINT.issuer, "sub": MINT.subject, "aud": MINT.audience, "iat": 1_000_000, "nbf": 999_700,
                 "exp": 1_003_600, "jti": "00000000000000000000000000000abc",
                 "email": "sa@p.iam.gserviceaccount.com", "email_verified": true})
+        );
+    }
+
+    #[test]
+    fn claims_of_an_assertion() {
+        let plain = identity(3600);
+        assert_eq!(
+            serde_json::to_value(assertion(&plain, &MINT)).unwrap(),
+            json!({"iss": MINT.issuer, "sub": MINT.subject, "aud": MINT.audience, "iat": 999_880, "nbf": 999_880,
+                "exp": 1_000_420, "jti": "00000000000000000000000000000abc"})
+        );
+        let tagged = Identity {
+            tags: BTreeMap::from([("team".into(), "data".into())]),
+            ..plain
+        };
+        let claims = serde_json::to_value(assertion(&tagged, &MINT)).unwrap();
+        assert_eq!(
+            claims["https://aws.amazon.com/tags"],
+            json!({"principal_tags": {"team": ["data"]}})
         );
     }
 

@@ -186,12 +186,7 @@ fn billing_has_one_pinned_identity() {
 #[test]
 fn batch_has_a_role_of_its_own() {
     let compiled = fixture!("3-batch.toml");
-    assert!(
-        compiled
-            .warnings
-            .to_string()
-            .contains("can't be served by this version")
-    );
+    assert_eq!(compiled.warnings.to_string(), "");
     let batch = "systemd:id:batch.service";
     let role = |role: &str| {
         Request::Credential(CredentialAsk::AwsRole {
@@ -199,10 +194,24 @@ fn batch_has_a_role_of_its_own() {
             imdsv1: false,
         })
     };
+    let permit = permit(&compiled.policy, batch, &role("batch"));
+    let Grant::Assume {
+        identity,
+        target,
+        session,
+    } = permit.grant()
+    else {
+        panic!("{permit:?}");
+    };
+    assert_eq!(&**target, "arn:aws:iam::123456789012:role/batch");
+    assert_eq!(&**session, "batch@web-07");
     assert_eq!(
-        refused(&compiled.policy, batch, &role("batch")),
-        DenyReason::NotServed
+        identity.session_policy.as_deref(),
+        Some(
+            r#"{"Statement":[{"Action":["s3:GetObject"],"Effect":"Allow","Resource":["arn:aws:s3:::batch-input/*"]}],"Version":"2012-10-17"}"#
+        )
     );
+    assert_eq!(identity.tags.len(), 2);
     assert_eq!(
         refused(&compiled.policy, batch, &role("node")),
         DenyReason::NoRule
@@ -384,7 +393,7 @@ fn every_block_of_the_manual_compiles() {
         .skip(1)
         .filter_map(|rest| rest.split("```").next())
         .collect();
-    assert_eq!(blocks.len(), 6);
+    assert_eq!(blocks.len(), 7);
     for block in blocks {
         let compiled = fixture("policy.md", block);
         assert_eq!(compiled.warnings.to_string(), "");
@@ -459,6 +468,32 @@ read = ["azure:/metadata/versions"]
     // The positive twin: in audit alone, what no rule grants is let through and recorded.
     let audit = set(&text.replace("aws-imds = \"enforce\"", "aws-imds = \"observe\""));
     assert!(matches!(nobody(&audit), Decision::Allow(p) if p.would_deny().is_some()));
+}
+
+/// Three clouds' credentials on a host that is in none, for one workload and for nobody else.
+#[test]
+fn billing_gets_what_three_clouds_give_for_an_assertion() {
+    let compiled = fixture!("10-federation.toml");
+    assert_eq!(compiled.warnings.to_string(), "");
+    let who = "systemd:id:billing.service";
+    for request in [
+        azure("https://vault.azure.net"),
+        Request::Credential(CredentialAsk::AwsRole {
+            role: None,
+            imdsv1: false,
+        }),
+        Request::Credential(CredentialAsk::GcpToken {
+            account: "default".into(),
+            scopes: vec![],
+        }),
+    ] {
+        let permit = permit(&compiled.policy, who, &request);
+        assert!(
+            matches!(permit.grant(), Grant::Federate { subject: Some(subject), .. }
+                if **subject == *"spiffe://example.org/host/web-07/workload/billing")
+        );
+        refused(&compiled.policy, "systemd:id:web.service", &request);
+    }
 }
 
 /// Guests by their ids, beside the host's own processes, which have none.

@@ -12,7 +12,7 @@ use imds_guard_core::policy::{
 use serde_json::json;
 
 use super::{Exit, Failure};
-use crate::config::include;
+use crate::config::{include, trust};
 
 /// Arguments of `check`.
 #[derive(Debug, clap::Args)]
@@ -28,7 +28,7 @@ pub struct Args {
 /// # Errors
 /// Exit code 2 with the findings when a file has errors.
 pub fn run(args: Args) -> Result<ExitCode, Failure> {
-    let result = compile(read(&args.files));
+    let result = compile(read(&args.files)).and_then(trusting);
     let mut out = std::io::stdout();
     match result {
         Ok(compiled) if args.json => writeln!(out, "{}", accepted(&compiled))?,
@@ -112,6 +112,15 @@ pub(super) fn compile(files: Files) -> Result<Compiled, Diagnostics> {
     let mut diagnostics = compiled.map_or_else(|errors| errors, |compiled| compiled.warnings);
     diagnostics.all.splice(0..0, files.unread);
     Err(diagnostics)
+}
+
+/// Beside the policy, the one file that it rests on.
+fn trusting(compiled: Compiled) -> Result<Compiled, Diagnostics> {
+    let read = |path: &Path| {
+        std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
+    };
+    trust::roots(&compiled, read)?;
+    Ok(compiled)
 }
 
 /// Reads the files, and what the main one includes where it stands alone.

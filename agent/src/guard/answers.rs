@@ -5,7 +5,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use imds_guard_core::decision::{Decision, DenyReason, Permit};
+use imds_guard_core::decision::{Decision, DenyReason, Grant, Permit};
 use imds_guard_core::seam::{
     Answer, Ask, Attested, AttestedFd, Issuer as Documents, Process, Refusal, SeamError, SignAsk,
     Signed, Subject,
@@ -20,7 +20,7 @@ use crate::attest::{AttestError, Attestor};
 use crate::caller::Caller;
 use crate::intercept::Interceptor;
 use crate::intercept::guests::{Found, Guests};
-use crate::issuer::{Issuer, MintError, Minted};
+use crate::issuer::{Issuer, MintError, Minted, read_assertion};
 
 /// What answers are made from.
 #[derive(Debug)]
@@ -155,14 +155,14 @@ impl Answers {
             }
         };
         let had_key = self.issuer.as_ref().is_some_and(Issuer::has_key);
-        let minted = self.mint(&permit)?;
+        let minted = vouched(&permit)?.map_or_else(|| self.mint(&permit), Ok)?;
         let epoch = self.policy.epoch;
         if let Err(error) = self.audit.signed(&caller, &permit, &minted, epoch) {
             tracing::error!(%error, "the audit record of a signature can't be written: nothing is signed");
             return Err(Refusal::Internal);
         }
         let mut reply = vec![];
-        if !had_key {
+        if !had_key && self.issuer.as_ref().is_some_and(Issuer::has_key) {
             reply.extend(self.documents().map(|documents| (documents, vec![])));
         }
         reply.push((signed(id, minted), vec![]));
@@ -211,6 +211,23 @@ impl Answers {
             }
         })
     }
+}
+
+/// The assertion that somebody else has signed, where the permit says that one stands in a file.
+fn vouched(permit: &Permit) -> Result<Option<Minted>, Refusal> {
+    let Grant::Federate { identity, .. } = permit.grant() else {
+        return Ok(None);
+    };
+    let federation = identity.federation.as_ref().ok_or(Refusal::Internal)?;
+    let Some(file) = federation.file() else {
+        return Ok(None);
+    };
+    read_assertion(file, federation, now())
+        .map(Some)
+        .map_err(|error| {
+            tracing::error!(identity = %identity.name, "no assertion: {error}");
+            Refusal::NoAssertion
+        })
 }
 
 fn attest_guest(id: u64, found: &Found) -> Result<Reply, Refusal> {

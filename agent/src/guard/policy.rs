@@ -14,7 +14,7 @@ use imds_guard_core::seam::{self, PolicyFiles};
 use imds_guard_ebpf::CallerRecord;
 
 use super::{GuardError, now};
-use crate::config::{self, ConfigError};
+use crate::config::{self, ConfigError, custody, trust};
 use crate::intercept::lifelines::Wanted;
 use crate::intercept::{
     GuardedEndpoint, Hardening, Mode as KernelMode, OtherTraffic as KernelOtherTraffic, endpoint_id,
@@ -36,6 +36,8 @@ pub(super) struct Policy {
     pub(super) wants_hash: bool,
     hostname: Arc<str>,
     files: PolicyFiles,
+    /// As compiled, presets among them: what is told later of a file speaks of these.
+    compiled: Vec<Source>,
 }
 
 impl Policy {
@@ -61,6 +63,7 @@ impl Policy {
             settings: loaded.compiled.settings,
             set: loaded.compiled.policy,
             wants_hash,
+            compiled: loaded.compiled.warnings.sources,
             hostname,
             files: PolicyFiles {
                 files: loaded.sources,
@@ -71,6 +74,12 @@ impl Policy {
     /// What it was made from: the main file first.
     pub(super) fn sources(&self) -> &[Source] {
         &self.files.files
+    }
+
+    /// The trust roots, where it needs some.
+    pub(super) fn roots(&self) -> Result<Option<Arc<str>>, ConfigError> {
+        let read = |path: &Path| custody::read(path).map_err(|error| error.to_string());
+        trust::roots_of(&self.settings, &self.compiled, read).map_err(ConfigError::Policy)
     }
 
     /// The layers behind the socket layer.
@@ -141,7 +150,12 @@ impl Policy {
     }
 
     fn is_imds(&self, dialled: SocketAddr, cloud: Cloud, serves: impl Fn(Mode) -> bool) -> bool {
-        let signs = [Service::AzureImds, Service::GcpMetadata];
+        let signs = [
+            Service::AzureImds,
+            Service::AwsImds,
+            Service::AwsContainer,
+            Service::GcpMetadata,
+        ];
         let guarded = self.settings.guarded();
         guarded
             .iter()

@@ -15,6 +15,7 @@ use super::answers::Answers;
 use super::child::{Running, Spawner};
 use super::control::{Asking, Control};
 use super::notify::notify;
+use super::outbound::Outbound;
 use super::policy::Policy;
 use super::seam::{Door, Seam};
 use super::session_key::SessionKey;
@@ -31,6 +32,7 @@ use crate::sys::scm::Received;
 use crate::sys::sockopt;
 
 mod reload;
+mod revoke;
 mod status;
 mod trial;
 
@@ -56,6 +58,7 @@ pub(super) struct Guard {
     pub(super) older: Option<Older>,
     issuer_listener: Option<OwnedFd>,
     session_key: SessionKey,
+    outbound: Outbound,
     events: Events,
     watch: Option<Watch>,
     /// When uplinks are looked for again.
@@ -124,12 +127,12 @@ impl Guard {
     pub(super) fn start(options: Options, returned: Returned) -> Result<Self, GuardError> {
         let (policy, trials) = Trials::begin(&options)?;
         let settings = &policy.settings;
-        let user = options.proxy_user.as_deref();
-        let (uid, gid) = start::proxy_user(user.unwrap_or(&settings.proxy.user))?;
+        let (uid, gid) = start::proxy_user(options.proxy_user.as_deref(), settings)?;
         let empty = start::run_directory(&options.run_dir)?;
         let lock = start::lock(&options.run_dir)?;
         let control = Control::open(&options.run_dir)?;
         let session_key = SessionKey::open(&options.run_dir)?;
+        let outbound = Outbound::read(&policy)?;
         let issuer = start::issuer(settings, &options.state_dir)?;
         let listen = settings.issuer.as_ref().and_then(|issuer| issuer.listen);
         let issuer_listener = start::issuer_listener(listen, &options.pin_dir, returned.issuer)?;
@@ -144,9 +147,8 @@ impl Guard {
         let mut interceptor = intercepted(&options, &policy, returned.listeners)?;
         start::tell(interceptor.layers(), &options, listen);
         let (listeners, namespaces, events) = undone_if_fresh(&mut interceptor, &options)?;
-        let older = start::older(&interceptor);
         let mut guard = Self {
-            older,
+            older: start::older(&interceptor),
             answers: Answers {
                 interceptor,
                 attestor,
@@ -159,6 +161,7 @@ impl Guard {
             spaces: Spaces::new(namespaces),
             issuer_listener,
             session_key,
+            outbound,
             events,
             watch: start::watch(),
             uplinks_at: None,
@@ -226,6 +229,7 @@ impl Guard {
                 Event::Sweep => self.sweep(),
                 Event::Pulse => {
                     store.flush();
+                    self.look_at_outbound();
                     self.look_at_trial();
                     self.look_at_bypasses();
                     self.look_for_drift();
@@ -362,6 +366,10 @@ impl Guard {
         let (mut named, mut fds) = (named, fds.collect::<Result<Vec<_>, _>>()?);
         named.push(WelcomeFd::SessionKey);
         fds.push(self.session_key.file()?);
+        if let Some(file) = self.outbound.file()? {
+            named.push(WelcomeFd::Outbound);
+            fds.push(file);
+        }
         Ok((named, fds))
     }
 
@@ -374,6 +382,23 @@ impl Guard {
         self.post(&policy, vec![file])?;
         match self.answers.documents() {
             Some(documents) => self.post(&documents, vec![]),
+            None => Ok(()),
+        }
+    }
+
+    /// DHCP clients write resolv.conf anew, and packages the trust roots.
+    fn look_at_outbound(&mut self) {
+        if self.outbound.look()
+            && self.seam.is_some()
+            && let Err(why) = self.push_outbound()
+        {
+            self.close_seam(&why);
+        }
+    }
+
+    fn push_outbound(&mut self) -> Result<(), String> {
+        match self.outbound.file().map_err(|error| error.to_string())? {
+            Some(file) => self.post(&Answer::Outbound, vec![file]),
             None => Ok(()),
         }
     }

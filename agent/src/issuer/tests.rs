@@ -98,7 +98,7 @@ fn a_directory_that_cannot_be_used_says_what_to_do() {
 fn a_signature_verifies_with_what_is_published() {
     let dir = state();
     let key = store(dir.path()).create(key::prepare(), NOW).unwrap();
-    let claims = serde_json::from_value(serde_json::json!({
+    let claims: token::Claims = serde_json::from_value(serde_json::json!({
         "iss": "i", "sub": "s", "aud": "a", "iat": 1, "nbf": 1, "exp": 2, "jti": "j", "idtyp": "app"
     }))
     .unwrap();

@@ -1,11 +1,15 @@
 //! From a permit to an answer: the real service's ([`forward`]), or one that is made here, each dialect in a module of its
 //! own. Every function here takes the permit; none decides anything.
 
+mod assume;
 mod aws;
 mod azure;
+mod federate;
 mod forward;
 mod gcp;
+mod given;
 mod kept;
+mod node;
 mod wait;
 
 use std::rc::Rc;
@@ -16,7 +20,9 @@ use imds_guard_core::policy::Mode;
 use imds_guard_core::request::Request;
 
 pub(crate) use azure::Token;
+pub(crate) use given::{Given, NotGiven};
 pub(crate) use kept::{Forwarded, Unforwarded};
+pub(crate) use node::Node;
 
 use super::connection::Connection;
 use super::failure::Failure;
@@ -55,7 +61,7 @@ impl Permitted<'_> {
                 answer.await
             }
             (_, Asked::Azure(ask)) => azure::made(self, ask, record).await,
-            (_, Asked::Aws(ask)) => aws::made(self, ask, gate).await,
+            (_, Asked::Aws(ask)) => aws::made(self, ask, gate, record).await,
             (_, Asked::Gcp(ask)) => gcp::made(self, ask, gate, record).await,
         }
     }

@@ -6,17 +6,20 @@ use std::time::Duration;
 
 use imds_guard_core::audit;
 use imds_guard_core::decision::{Denial, DenyReason};
+use imds_guard_core::exchange::NotObtained;
 use imds_guard_core::imds::azure::instance::InstanceFault;
 use imds_guard_core::imds::{Malformed, Service};
-use imds_guard_core::respond::{Outcome, respond};
+use imds_guard_core::respond::{self, Outcome, respond};
 use imds_guard_core::seam::Refusal;
 
+use super::answer::NotGiven;
 use super::gate::Ended;
 use super::record::Record;
 use super::reply::Reply;
 use super::seam::AskError;
 use super::session_token::SealError;
-use crate::credentials;
+use crate::credentials::{self, Failure as _};
+use crate::outbound::OutboundError;
 use crate::upstream::UpstreamError;
 
 /// Why not.
@@ -41,6 +44,8 @@ pub(crate) enum Failure {
     Guard(AskError),
     /// The real service did not help.
     Upstream(Rc<UpstreamError>),
+    /// The cloud's token endpoint did not help.
+    NotGiven(NotGiven),
     /// AWS: the session token isn't the caller's, or has expired.
     Session,
     /// AWS: no session token could be made.
@@ -85,6 +90,7 @@ impl Failure {
             | Self::Unsealed
             | Self::Unreadable
             | Self::Body(_) => Outcome::Internal,
+            Self::NotGiven(why) => not_given(why),
             Self::Upstream(error) => match &**error {
                 UpstreamError::Connect(..)
                 | UpstreamError::Place(AskError::Refused(_) | AskError::Gone) => {
@@ -125,11 +131,60 @@ impl Failure {
                 UpstreamError::Place(_) => (Word::Failed, Some("out_of_reach")),
                 _ => (Word::Failed, Some("upstream")),
             },
+            Self::NotGiven(NotGiven::Cloud(why)) => match **why {
+                NotObtained::Refused { .. } => (Word::Failed, Some("cloud_refused")),
+                NotObtained::Throttled { .. } => (Word::Throttled, Some("cloud_throttled")),
+                _ => (Word::Failed, Some("exchange")),
+            },
+            Self::NotGiven(_) => (Word::Failed, Some("exchange")),
             Self::Session => (Word::Refused, Some("session_token")),
             Self::Unsealed => (Word::Failed, Some("session_token")),
             Self::Unaudited => (Word::Failed, Some("unaudited")),
             Self::Unreadable => (Word::Failed, Some("unreadable")),
             Self::Body(_) => (Word::Aborted, Some("body")),
+        }
+    }
+}
+
+/// Of an exchange that gave nothing. What the cloud said in full is in the operator's log.
+fn not_given(why: &NotGiven) -> Outcome<'_> {
+    use respond::NotGiven as Told;
+    let told = match why {
+        NotGiven::Cloud(why) => match &**why {
+            NotObtained::Throttled { retry_after } => {
+                return Outcome::Throttled {
+                    retry_after: retry_after.unwrap_or(1),
+                };
+            }
+            NotObtained::Refused { code, .. } => Told::Refused {
+                code: code.as_str(),
+            },
+            NotObtained::Unavailable { .. } | NotObtained::Unable { .. } => Told::Away,
+            NotObtained::NotAnAnswer(_) => Told::Broken,
+        },
+        NotGiven::Outbound(error) => match **error {
+            OutboundError::Late(_) => Told::Slow,
+            OutboundError::Request(_) => return Outcome::Internal,
+            OutboundError::Broken(..)
+            | OutboundError::Body(..)
+            | OutboundError::Redirect(_)
+            | OutboundError::Interim(_) => Told::Broken,
+            _ => Told::Away,
+        },
+        NotGiven::Node(why) if why.is_general() => Told::Away,
+        // The machine has no identity to ask with: nothing that goes away by trying again.
+        NotGiven::Node(_) | NotGiven::NoRegion => Told::Refused { code: "" },
+        NotGiven::Late => Told::Slow,
+        NotGiven::Guard(_) | NotGiven::Unfit => return Outcome::Internal,
+    };
+    Outcome::NotGiven(told)
+}
+
+impl From<NotGiven> for Failure {
+    fn from(why: NotGiven) -> Self {
+        match why {
+            NotGiven::Guard(error) => error.into(),
+            other => Self::NotGiven(other),
         }
     }
 }
@@ -186,7 +241,10 @@ impl credentials::Failure for AskError {
         match self {
             Self::Busy | Self::Gone => true,
             Self::Refused(refusal) => {
-                matches!(refusal, Refusal::Busy | Refusal::NoKey | Refusal::Internal)
+                matches!(
+                    refusal,
+                    Refusal::Busy | Refusal::NoKey | Refusal::NoAssertion | Refusal::Internal
+                )
             }
             Self::Unsayable(_) | Self::Mismatch => false,
         }

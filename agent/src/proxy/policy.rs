@@ -1,16 +1,20 @@
 //! The policy that is served by: compiled here from the very files that the guard compiled, with the same core, and
 //! replaced as a whole by each push. Never reads a file.
 
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use imds_guard_core::imds::{Arrival, Service};
 use imds_guard_core::policy::settings::Guarded;
 use imds_guard_core::policy::{self, Mode, PolicySet, Settings};
+use imds_guard_core::request::Cloud;
 use imds_guard_core::seam::{self, POLICY_LIMIT, PolicyFiles, SeamError};
 
 use super::ready::Ready;
 use crate::caller::Caller;
+use crate::intercept::endpoint_id;
 use crate::sys::memfd;
+use crate::upstream::Endpoint;
 
 /// Why a pushed policy can't be served by.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +97,30 @@ impl Policy {
             },
             mode: at.mode,
         })
+    }
+
+    /// Every guarded address, whatever its mode.
+    pub(crate) fn guarded(&self) -> impl Iterator<Item = SocketAddr> {
+        self.guarded.iter().map(|guarded| guarded.address)
+    }
+
+    /// Where the machine's own identity of `cloud` is to be had: where the caller came to, if that is its metadata service, or
+    /// else where that is.
+    pub(crate) fn node(&self, cloud: Cloud, dialled: Endpoint) -> Option<Endpoint> {
+        let service = match cloud {
+            Cloud::Aws => Service::AwsImds,
+            Cloud::Gcp => Service::GcpMetadata,
+            Cloud::Azure => return None,
+        };
+        let all = self.settings.endpoints.iter();
+        let mut own =
+            all.filter(|e| e.cloud == cloud && Service::of_endpoint(&e.name, e.cloud) == service);
+        if own.clone().any(|e| e.addresses.contains(&dialled.address)) {
+            return Some(dialled);
+        }
+        let address = *own.find_map(|e| e.addresses.first())?;
+        let id = endpoint_id(address).get();
+        Some(Endpoint { address, id })
     }
 
     /// Connections served at once.

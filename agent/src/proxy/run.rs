@@ -6,7 +6,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use imds_guard_core::seam::{self, Answer, WelcomeFd};
+use imds_guard_core::seam::{self, Answer, OUTBOUND_LIMIT, OutboundFiles, WelcomeFd};
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, setsockopt, sockopt};
@@ -27,10 +27,13 @@ use super::sandbox::{self, SandboxError};
 use super::seam::{Broken, Reply, Seam, receive_blocking};
 use super::session_token::{SECRET_LEN, Sealer};
 use super::{Proxy, accept, connection};
+use crate::outbound::trust::TrustError;
+use crate::outbound::{AT_ONCE, DESCRIPTORS_EACH};
 use crate::sys::memfd;
 
-/// Descriptors that are not connections: maps, listeners, pidfds come on top of what callers hold.
-const RESERVE: usize = 64;
+/// Descriptors that are not connections: maps, listeners, pidfds come on top of what callers hold, and the ways to the clouds'
+/// own endpoints.
+const RESERVE: usize = 64 + AT_ONCE * DESCRIPTORS_EACH;
 /// How long exchanges may go on when the seam is gone.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// How often it is looked whether any are left.
@@ -51,6 +54,9 @@ pub enum ProxyError {
     /// A policy that can't be served by.
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    /// Trust roots that are none: the guard looks at them before it sends them.
+    #[error("the guard sent trust roots of which {0}")]
+    Trust(#[from] TrustError),
     /// The sandbox.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
@@ -95,6 +101,8 @@ pub fn run(seam: OwnedFd) -> Result<(), ProxyError> {
     // Asked before the sandbox, which does not allow the question.
     let descriptors = descriptors();
     let announcement = Announcement::open();
+    // At its first use, the generator of random numbers looks for a device (of snapshots of virtual machines) by its path.
+    aws_lc_rs::rand::fill(&mut [0]).map_err(|_| std::io::Error::other("no random numbers"))?;
     sandbox::enter()?;
     runtime.block_on(async {
         let (proxy, pushed) = welcome.into_proxy(seam, descriptors)?;
@@ -111,6 +119,7 @@ struct Welcome {
     maps: Maps,
     audit: OwnedFd,
     tokens: Sealer,
+    outbound: Option<OutboundFiles>,
     policy: Policy,
 }
 
@@ -122,6 +131,7 @@ impl Welcome {
         };
         let (mut listeners, mut issuer) = (vec![], None);
         let (mut records, mut upstream, mut audit, mut tokens) = (None, None, None, None);
+        let mut outbound = None;
         for (what, fd) in named.fds.iter().zip(first.fds) {
             match what {
                 WelcomeFd::Listener { .. } => listeners.push(fd.into()),
@@ -129,6 +139,7 @@ impl Welcome {
                 WelcomeFd::AttributionMap => records = Some(fd),
                 WelcomeFd::UpstreamMap => upstream = Some(fd),
                 WelcomeFd::Audit => audit = Some(fd),
+                WelcomeFd::Outbound => outbound = Some(outbound_files(fd)?),
                 WelcomeFd::SessionKey => tokens = Some(memfd::read(fd, SECRET_LEN)?),
             }
         }
@@ -147,6 +158,7 @@ impl Welcome {
             tokens: tokens
                 .and_then(|secret| Sealer::new(Zeroizing::new(secret)))
                 .ok_or(ProxyError::Welcome("the key of session tokens"))?,
+            outbound,
             policy: Policy::receive(&pushed, second.fds, unix_now())?,
         })
     }
@@ -166,6 +178,9 @@ impl Welcome {
             self.audit,
             descriptors,
         );
+        if let Some(files) = self.outbound {
+            proxy.outbound.configure(&files)?;
+        }
         let serving = Serving {
             proxy,
             listeners: self
@@ -309,6 +324,12 @@ fn take(
             proxy.replace_policy(Policy::receive(&pushed, push.fds, unix_now())?);
         }
         Answer::Issuer(issuer) => published.publish(&issuer),
+        Answer::Revoke { workload } => proxy.revoke(workload.as_ref()),
+        Answer::Outbound => {
+            let fd = push.fds.into_iter().next();
+            let fd = fd.ok_or(ProxyError::Welcome("the files of the way out"))?;
+            proxy.outbound.configure(&outbound_files(fd)?)?;
+        }
         Answer::Audit => {
             let to = push.fds.into_iter().next();
             proxy
@@ -318,6 +339,11 @@ fn take(
         _ => return Err(ProxyError::Welcome("its end: it came twice")),
     }
     Ok(())
+}
+
+fn outbound_files(fd: OwnedFd) -> Result<OutboundFiles, ProxyError> {
+    let files = OutboundFiles::decode(&memfd::read(fd, OUTBOUND_LIMIT)?);
+    Ok(files.map_err(Broken::from)?)
 }
 
 /// As many descriptors as the hard limit allows. Where it can't be raised, there are fewer seats.

@@ -208,6 +208,8 @@ const fn id(answer: &Answer) -> Option<u64> {
         | Answer::Issuer(_)
         | Answer::Listeners(_)
         | Answer::Audit
+        | Answer::Outbound
+        | Answer::Revoke { .. }
         | Answer::Guests(_) => None,
         Answer::Attested(attested) => Some(attested.id),
         Answer::Signed(signed) => Some(signed.id),

@@ -146,6 +146,8 @@ impl Rogue {
                 | Answer::Issuer(_)
                 | Answer::Listeners(_)
                 | Answer::Audit
+                | Answer::Outbound
+                | Answer::Revoke { .. }
                 | Answer::Guests(_)
                 | Answer::Welcome(_) => continue,
                 Answer::Attested(attested) => match attested.subject {

@@ -81,6 +81,7 @@ fn complete(with: &mut dyn FnMut(&Line<'_>)) {
         time: time(),
         jti: "0b9f2a6c",
         sub: "spiffe://example.org/host/web-07/workload/billing-api",
+        file: Some("/run/secrets/token"),
         aud: "https://vault.azure.net",
         exp: 1_795_222_800,
         workload: "billing-api",
@@ -126,6 +127,11 @@ fn of_the_guard(with: &mut dyn FnMut(&Line<'_>)) {
         until: "2026-11-21T10:30:00Z",
         by: Some(1000),
     }));
+    with(&Line::Revoked(Revoked {
+        time: time(),
+        workload: Some("billing-api"),
+        epoch: 4,
+    }));
 }
 
 /// `caller.pid` and so on, for each value that is not itself an object.
@@ -166,7 +172,7 @@ fn every_field_is_in_the_manual_and_no_other() {
             .into_iter()
             .partition(|name| name.starts_with("caller."));
         assert_eq!(own, documented(event), "fields of `{event}`");
-        if ["drift", "trial", "bypass"].contains(&event) {
+        if ["drift", "trial", "bypass", "revoked"].contains(&event) {
             return assert!(guest.is_empty() && shared.is_empty());
         }
         assert!(
@@ -196,7 +202,7 @@ fn example_lines_of_the_manual_are_records_of_this_form() {
             assert!(own.is_subset(&all), "{example}: {:?}", own.difference(&all));
         }
     });
-    assert_eq!(events.len(), 6, "one example line of each event at least");
+    assert_eq!(events.len(), 7, "one example line of each event at least");
 }
 
 #[test]

@@ -4,8 +4,10 @@
 //! (`/2021-07-15/…`, `/1.0/…` and `/latest/…` are one thing to policy).
 //! Must never: turn anything that gives a credential into a plain read, in any spelling.
 
+pub mod answer;
 mod container;
 pub mod document;
+pub mod role;
 pub mod session;
 #[cfg(test)]
 mod tests;

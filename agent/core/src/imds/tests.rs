@@ -2,7 +2,6 @@
 
 mod azure;
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::azure::{Ask, Format};
@@ -484,19 +483,10 @@ fn a_pinned_identity_is_filled_in() {
 fn pinned(key: &str) -> Identity {
     let value = |name: &str| (name == key).then(|| "pinned".into());
     Identity {
-        name: "x".into(),
-        cloud: Cloud::Azure,
-        origin: Origin::Forward,
         client_id: value("client_id"),
         object_id: value("object_id"),
         resource_id: value("resource_id"),
-        tenant_id: None,
-        role: None,
-        session_policy: None,
-        tags: BTreeMap::new(),
-        account: None,
-        subject: None,
-        lifetime_seconds: 3600,
+        ..Identity::bare("x", Cloud::Azure, Origin::Forward)
     }
 }
 

@@ -4,12 +4,13 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use super::Origin;
 use super::decide::Missed;
 use super::effort;
 use super::identify::Workload;
 use super::pattern::Access;
 use super::resource::Kind;
-use super::set::{About, PolicySet};
+use super::set::{About, AllowRule, PolicySet};
 use super::settings::Mode;
 use crate::imds::gcp;
 use crate::request::{Cloud, CredentialAsk, Request};
@@ -121,8 +122,10 @@ impl PolicySet {
                     self.target(Cloud::Gcp, Kind::GcpAudience, audience, false)
                 }
                 CredentialAsk::GcpToken { scopes, .. } => {
-                    let own = scopes.is_empty() && mode == Mode::Enforce;
-                    let own = own.then(|| self.own_scopes(caller, now)).flatten();
+                    let own = scopes.is_empty().then(|| self.own_scopes(caller, now));
+                    // What a rule makes is enforced everywhere; what it passes on is the real server's to fill in.
+                    let made = || self.first_scopes_are_made(caller, now);
+                    let own = own.flatten().filter(|_| mode == Mode::Enforce || made());
                     Asked::Scopes(own.unwrap_or(scopes))
                 }
             },
@@ -159,15 +162,29 @@ impl PolicySet {
         found.all(|other| other == first).then_some(first)
     }
 
+    /// Whether those are of a rule whose tokens don't come from the real server.
+    fn first_scopes_are_made(&self, caller: &Workload, now: i64) -> bool {
+        let made = |allow: &AllowRule| {
+            let origin = allow.identity.as_ref().map(|identity| identity.origin);
+            origin.is_some_and(|origin| origin != Origin::Forward)
+        };
+        let mut own = caller.matched.iter();
+        own.any(|matched| {
+            self.first_of_scopes(matched.workload, now)
+                .is_some_and(made)
+        })
+    }
+
     /// Of the first rule of a workload that gives an access token and hasn't ended.
     pub(super) fn first_scopes(&self, workload: u32, now: i64) -> Option<&[Arc<str>]> {
-        let mut allows = self.scopes.get(&workload)?.iter();
-        allows.find_map(|id| {
-            let allow = &self.allows[*id as usize];
-            let alive = allow.until.is_none_or(|until| now < until);
-            let token = allow.about.token.as_ref().filter(|_| alive)?;
-            Some(token.scopes.as_slice())
-        })
+        let token = self.first_of_scopes(workload, now)?.about.token.as_ref();
+        token.map(|token| token.scopes.as_slice())
+    }
+
+    fn first_of_scopes(&self, workload: u32, now: i64) -> Option<&AllowRule> {
+        let all = self.scopes.get(&workload)?.iter();
+        all.map(|id| &self.allows[*id as usize])
+            .find(|allow| allow.until.is_none_or(|until| now < until))
     }
 
     /// The rules of a workload by which it may know what a read of accounts shows: those that give it a token of one.

@@ -13,11 +13,14 @@ use super::{Compiled, Document, Identity, Includes, preset};
 use crate::decision::RuleRef;
 use crate::request::Cloud;
 
+mod assumed;
+mod federation;
 mod guests;
 mod identities;
 mod lifelines;
 mod rules;
 mod selectors;
+mod sessions;
 mod settings;
 mod subjects;
 
@@ -57,6 +60,7 @@ pub fn compile(sources: &[Source], hostname: &str, now: i64) -> Result<Compiled,
     c.documents(&files);
     let mut policy = c.rules(&files, &settings);
     c.prove_subjects(&files, &policy, &settings.host);
+    c.prove_sessions(&files, &policy, &settings.host);
     c.subjects(&mut policy, &settings.host);
     c.finish(files, settings, policy)
 }

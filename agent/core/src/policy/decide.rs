@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use super::asked::Asked;
 use super::effort;
+use super::federation::SubjectLimit;
 use super::identify::{Matched, Workload};
 use super::set::{About, AllowRule, DenyRule, PolicySet};
 use super::settings::Mode;
 use super::{Identity, Origin};
-use crate::decision::{Decision, Denial, DenyReason, Grant, Permit, RuleRef};
+use crate::decision::{Decision, Denial, DenyReason, Grant, Permit, RuleRef, Target};
 use crate::imds::gcp;
 use crate::request::{AzureIdentity, Cloud, CredentialAsk, Request};
 
@@ -58,6 +59,10 @@ impl PolicySet {
             .audited
             .map(|rule| denial(DenyReason::DenyRule, Some(&rule.rule), caller));
         match self.granted(caller, request, &asked, now) {
+            // What is asked for in the node's name is never given where the caller might not have come to the service by itself.
+            Granted::Grant(_, _, Grant::Assume { .. }) if mode != Mode::Enforce => {
+                Decision::Deny(denial(DenyReason::NotServed, None, caller))
+            }
             Granted::Grant(matched, found, grant) => Decision::Allow(Permit {
                 scopes: self.scopes_given(matched, found, request, &asked, now),
                 workload: matched.name.clone(),
@@ -178,7 +183,7 @@ impl PolicySet {
                 return ambiguous(found, other);
             }
         }
-        grant(matched, found, request)
+        grant(matched, found, request, asked)
     }
 
     /// The first rule of the workload that covers the request. Notes where one would, had it not ended, or had the request come
@@ -395,13 +400,15 @@ fn conflicts(certain: Found<'_>, possible: Found<'_>) -> bool {
         return true;
     }
     let name = |allow: &AllowRule| allow.identity.as_ref().map(|i| i.name.clone());
-    let minted = |allow: &AllowRule| {
-        allow
-            .identity
-            .as_ref()
-            .is_some_and(|i| i.origin == Origin::Mint)
+    let has_subject = |allow: &AllowRule| {
+        let identity = allow.identity.as_ref();
+        identity.is_some_and(|i| match i.origin {
+            Origin::Mint | Origin::Federate => i.is_vouched_for(),
+            Origin::Assume => i.cloud == Cloud::Aws,
+            Origin::Forward => false,
+        })
     };
-    name(a) != name(b) || (minted(a) && (a.subject.is_none() || a.subject != b.subject))
+    name(a) != name(b) || (has_subject(a) && (a.subject.is_none() || a.subject != b.subject))
 }
 
 fn ambiguous<'a>(a: Found<'_>, b: Found<'_>) -> Granted<'a> {
@@ -413,7 +420,12 @@ fn ambiguous<'a>(a: Found<'_>, b: Found<'_>) -> Granted<'a> {
 }
 
 /// The effect of a rule, its identity's pin checked.
-fn grant<'a>(matched: &'a Matched, found: Found<'a>, request: &Request) -> Granted<'a> {
+fn grant<'a>(
+    matched: &'a Matched,
+    found: Found<'a>,
+    request: &Request,
+    asked: &Asked<'_>,
+) -> Granted<'a> {
     let Some(identity) = &found.allow.identity else {
         let document = found.allow.document.clone();
         let grant = document.map_or(Grant::Forward { identity: None }, Grant::Fixed);
@@ -432,7 +444,7 @@ fn grant<'a>(matched: &'a Matched, found: Found<'a>, request: &Request) -> Grant
             return Granted::Refusal(DenyReason::NotServed, false);
         }
         // Whose it is: nothing is signed for that.
-        (Origin::Mint, Cloud::Gcp) if is_read(request) => Grant::Forward {
+        (Origin::Mint | Origin::Federate, Cloud::Gcp) if is_read(request) => Grant::Forward {
             identity: Some(identity.clone()),
         },
         (Origin::Mint, Cloud::Azure | Cloud::Gcp) => {
@@ -445,9 +457,86 @@ fn grant<'a>(matched: &'a Matched, found: Found<'a>, request: &Request) -> Grant
                 _ => return Granted::Refusal(DenyReason::NotServed, false),
             }
         }
+        (Origin::Federate, _) => match federated(identity, matched, found, asked) {
+            Some(grant) => grant,
+            None => return Granted::Refusal(DenyReason::NotServed, false),
+        },
+        (Origin::Assume, _) => match assumed(matched, found, identity, request) {
+            Some(grant) => grant,
+            None => return Granted::Refusal(DenyReason::NotServed, false),
+        },
         _ => return Granted::Refusal(DenyReason::NotServed, false),
     };
     Granted::Grant(matched, found, grant)
+}
+
+/// What an assertion is exchanged for, and whose it is. None where the cloud would not take it, or can't give such a thing.
+fn federated(
+    identity: &Arc<Identity>,
+    matched: &Matched,
+    found: Found<'_>,
+    asked: &Asked<'_>,
+) -> Option<Grant> {
+    let federation = identity.federation.as_ref()?;
+    let target = match (identity.cloud, asked) {
+        (Cloud::Azure, _) => Target::Resource(found.audience?.clone()),
+        (Cloud::Aws, _) => Target::Role(identity.role_name()?.into()),
+        (Cloud::Gcp, Asked::Scopes(scopes)) => Target::Scopes(sorted(scopes)),
+        (Cloud::Gcp, _) => {
+            let _gives = identity.account.as_ref()?;
+            Target::Audience(found.audience?.clone())
+        }
+    };
+    let subject = match federation.file() {
+        Some(_) => None,
+        None => {
+            let subject = subject(matched, found)?;
+            (subject.len() <= SubjectLimit::of(identity.cloud).bytes).then_some(())?;
+            Some(subject.clone())
+        }
+    };
+    Some(Grant::Federate {
+        identity: identity.clone(),
+        target,
+        subject,
+    })
+}
+
+/// In one order, each once: however a request writes them, they are one target.
+fn sorted(scopes: &[Arc<str>]) -> Arc<[Arc<str>]> {
+    let mut scopes = scopes.to_vec();
+    scopes.sort_unstable();
+    scopes.dedup();
+    scopes.into()
+}
+
+/// None: of Azure, and a session whose name would be longer than one can be.
+fn assumed(
+    matched: &Matched,
+    found: Found<'_>,
+    identity: &Arc<Identity>,
+    request: &Request,
+) -> Option<Grant> {
+    let grant = |target: Arc<str>, session: Arc<str>| Grant::Assume {
+        identity: identity.clone(),
+        target,
+        session,
+    };
+    match identity.cloud {
+        Cloud::Aws => {
+            let session = subject(matched, found)?;
+            Some(grant(identity.role.clone()?, session.clone()))
+        }
+        // Whose it is: nobody is asked for that.
+        Cloud::Gcp if is_read(request) => Some(Grant::Forward {
+            identity: Some(identity.clone()),
+        }),
+        Cloud::Gcp => {
+            let audience = found.audience.cloned();
+            Some(grant(audience.unwrap_or_default(), "".into()))
+        }
+        Cloud::Azure => None,
+    }
 }
 
 fn is_read(request: &Request) -> bool {

@@ -39,6 +39,8 @@ pub(crate) struct Files {
     pub(crate) audit: Audit,
     pub(crate) proxy: Proxy,
     pub(crate) hardening: Hardening,
+    #[serde(skip_serializing_if = "Trust::is_unsaid")]
+    pub(crate) trust: Trust,
     pub(crate) identity: Named<IdentityEntry>,
     pub(crate) document: Named<DocumentEntry>,
     pub(crate) resource: Named<ResourceEntry>,
@@ -73,6 +75,19 @@ pub(crate) struct Host {
     pub(crate) name: Option<Text>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) cluster: Option<Text>,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Trust {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) roots: Option<Text>,
+}
+
+impl Trust {
+    /// An empty section would lack its key.
+    const fn is_unsaid(&self) -> bool {
+        self.roots.is_none()
+    }
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -149,6 +164,12 @@ pub(crate) struct IdentityEntry {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) role: Option<Text>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) region: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) sts: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) session_name: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) account: Option<Text>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) subject: Option<Text>,
@@ -158,6 +179,28 @@ pub(crate) struct IdentityEntry {
     pub(crate) session_policy: Option<At<serde_json::Value>>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) tags: BTreeMap<Arc<str>, Text>,
+    #[serde(flatten)]
+    pub(crate) federation: FederationEntry,
+}
+
+/// What an identity says that is federated.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct FederationEntry {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) authority: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) audience: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) provider: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) assertion: Option<At<AssertionEntry>>,
+}
+
+/// Where an assertion comes from that the embedded issuer doesn't sign.
+#[derive(Debug, Serialize)]
+pub(crate) struct AssertionEntry {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) file: Option<Text>,
 }
 
 #[derive(Debug, Serialize)]

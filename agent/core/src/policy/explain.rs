@@ -8,7 +8,7 @@ use super::set::{Alternative, PolicySet};
 use super::settings::Mode;
 use crate::decision::{Decision, Denial, DenyReason, Grant, RuleRef};
 use crate::evidence::Evidence;
-use crate::request::Request;
+use crate::request::{Cloud, Request};
 use crate::selector::Selectors;
 
 /// The whole answer of `explain`.
@@ -246,6 +246,36 @@ fn granted(grant: &Grant) -> String {
             "a token minted as identity `{}`: aud {audience}, sub {subject}",
             identity.name
         ),
+        Grant::Federate {
+            identity,
+            target,
+            subject,
+        } => {
+            let audience = identity.federation.as_ref().map_or("", |f| &f.audience);
+            let who = match subject {
+                Some(subject) => format!("aud {audience}, sub {subject}"),
+                None => format!("aud {audience}, from a file"),
+            };
+            format!(
+                "what the cloud gives identity `{}` for {} and an assertion: {who}",
+                identity.name,
+                target.text()
+            )
+        }
+        Grant::Assume {
+            identity,
+            target,
+            session,
+        } => {
+            let name = &identity.name;
+            match identity.cloud {
+                Cloud::Aws => format!(
+                    "keys of role {target}, assumed as identity `{name}`: session {session}"
+                ),
+                _ if target.is_empty() => format!("an access token, assumed as identity `{name}`"),
+                _ => format!("an identity token for {target}, assumed as identity `{name}`"),
+            }
+        }
     }
 }
 

@@ -10,11 +10,13 @@ use super::diagnostic::{Diagnostic, Source};
 use super::document::{
     AllowEntry, At, Audit, DenyEntry, DocumentEntry, EndpointEntry, Files, GuestEntry, Hardening,
     Host, IdentityEntry, Issuer, LifelineEntry, Proxy, ResourceEntry, RuleEntry, Text, TokenEntry,
-    WorkloadEntry,
+    Trust, WorkloadEntry,
 };
 use super::fields::{Fields, Reader};
 use super::settings::{Mode, OtherTraffic};
 use crate::request::Cloud;
+
+mod federation;
 
 pub(crate) const CLOUDS: [(&str, Cloud); 3] = [
     ("azure", Cloud::Azure),
@@ -112,6 +114,11 @@ fn configuration(f: &Fields<'_, '_>, files: &mut Files) {
             raw_sockets_for: t.list("raw_sockets_for"),
         };
     });
+    section(f, "trust", "[trust]", |t| {
+        files.trust = Trust {
+            roots: t.required("roots", "\"/etc/ssl/certs/ca-certificates.crt\""),
+        };
+    });
     endpoints(f, files);
     each(f, "guest", "[[guest]]", |t| {
         // Every key is asked for before a missing one ends it, as for identities.
@@ -182,7 +189,7 @@ fn words<T: Copy>(
 }
 
 fn refuse_configuration(f: &Fields<'_, '_>) {
-    const MAIN_ONLY: [&str; 11] = [
+    const MAIN_ONLY: [&str; 12] = [
         "include",
         "host",
         "endpoints",
@@ -194,6 +201,7 @@ fn refuse_configuration(f: &Fields<'_, '_>) {
         "audit",
         "proxy",
         "hardening",
+        "trust",
     ];
     for key in MAIN_ONLY {
         if let Some(value) = f.get(key) {
@@ -288,27 +296,34 @@ fn cloud(t: &Fields<'_, '_>) -> Option<At<Cloud>> {
 }
 
 fn identity(t: &Fields<'_, '_>) -> Option<IdentityEntry> {
-    t.demand("source", "\"mint\" or \"forward\"");
+    t.demand("source", "\"forward\", \"mint\" or \"federate\"");
     // Every key is asked for before a missing one ends it: else finish() would call the others unknown.
     let (cloud, source) = (cloud(t), t.word("source", &ORIGINS));
-    let texts: [Option<Text>; 8] = [
+    let texts: [Option<Text>; 11] = [
         "client_id",
         "object_id",
         "resource_id",
         "tenant_id",
         "role",
+        "region",
+        "sts",
+        "session_name",
         "account",
         "subject",
         "lifetime",
     ]
     .map(|key| t.text(key));
     let (session_policy, tags) = (t.json("session_policy"), t.string_map("tags"));
+    let federation = federation::federation(t);
     let [
         client_id,
         object_id,
         resource_id,
         tenant_id,
         role,
+        region,
+        sts,
+        session_name,
         account,
         subject,
         lifetime,
@@ -321,11 +336,15 @@ fn identity(t: &Fields<'_, '_>) -> Option<IdentityEntry> {
         resource_id,
         tenant_id,
         role,
+        region,
+        sts,
+        session_name,
         account,
         subject,
         lifetime,
         session_policy,
         tags,
+        federation,
     })
 }
 

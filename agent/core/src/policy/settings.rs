@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
+use super::diagnostic::{Diagnostic, Diagnostics, Place, Severity, Source};
 use crate::request::Cloud;
 
 pub use super::guest::{Guest, Mac, Network};
@@ -27,6 +28,52 @@ pub struct Settings {
     pub hardening: Hardening,
     /// Who reaches which endpoint while no guard lives.
     pub lifelines: Vec<Lifeline>,
+    /// Whom the clouds' own endpoints are vouched for by; none: nothing is exchanged with any.
+    pub trust: Option<Trust>,
+}
+
+/// `[trust]`, or what stands in its place where the policy needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trust {
+    /// Absolute path of the file of trust roots.
+    pub roots: Arc<str>,
+    /// Whether somebody wrote it.
+    pub is_written: bool,
+    /// Where; else what needs it.
+    place: Place,
+}
+
+/// Debian's file of trust roots.
+pub const ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+impl Trust {
+    pub(super) const fn new(roots: Arc<str>, is_written: bool, place: Place) -> Self {
+        Self {
+            roots,
+            is_written,
+            place,
+        }
+    }
+
+    /// What is told where its file isn't good, because of `why`. `sources`: those of the compilation, as
+    /// [`super::Compiled::warnings`] has them.
+    pub fn refused(&self, sources: &[Source], why: &str) -> Diagnostics {
+        let help = if self.is_written {
+            "write the path of a PEM file with the authorities that vouch for the clouds' endpoints, which nobody but root can write: /etc/ssl/certs/ca-certificates.crt (Debian), /etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem (Fedora, RHEL)"
+        } else {
+            "credentials of this identity come over HTTPS: install ca-certificates, or add [trust] with roots = \"/PATH/OF/ROOTS.pem\" to the main file"
+        };
+        let diagnostic = Diagnostic {
+            severity: Severity::Error,
+            place: self.place.clone(),
+            title: format!("the trust roots can't be used: {why}"),
+            help: help.into(),
+        };
+        Diagnostics {
+            sources: sources.to_vec(),
+            all: vec![diagnostic],
+        }
+    }
 }
 
 /// `[[lifeline]]`

@@ -1,5 +1,5 @@
-//! Templates of the `sub` claim: `spiffe://{trust_domain}/host/{host}/workload/{workload}`. Two callers that policy tells
-//! apart must never get one `sub`: values are escaped, and [`Template::ambiguous`] finds templates whose variables run
+//! Templates of the `sub` claim: `spiffe://{trust_domain}/host/{host}/workload/{workload}`, and of the names of AWS sessions,
+//! `{workload}@{host}`, which have an alphabet of their own. Two callers that policy tells apart must never get one `sub`: values are escaped, and [`Template::ambiguous`] finds templates whose variables run
 //! into each other. Never fills in a variable that the caller could choose (compile refuses those).
 
 use std::sync::Arc;
@@ -10,11 +10,69 @@ pub(crate) enum Part {
     Variable(Arc<str>),
 }
 
+/// What a template makes, which says how values are escaped in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Alphabet {
+    /// A `sub` claim: percent-encoded.
+    Subject,
+    /// The name of an AWS session, `[\w+=,.@-]{2,64}`: as for a `sub`, with `=` in place of `%`, which isn't there.
+    Session,
+}
+
+/// The longest name of an AWS session, in characters.
+pub(crate) const SESSION_CHARS: usize = 64;
+
+impl Alphabet {
+    const fn mark(self) -> char {
+        match self {
+            Self::Subject => '%',
+            Self::Session => '=',
+        }
+    }
+
+    /// Whether an escaped value may hold this character. All others separate.
+    const fn in_value(self, c: char) -> bool {
+        c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') || c == self.mark()
+    }
+
+    /// Encodes whatever is not plain, so that no value can hold a separator; `.` and `..` would be path steps.
+    pub(crate) fn escape(self, value: &str) -> String {
+        use std::fmt::Write;
+        let dots = self == Self::Subject && value.bytes().all(|b| b == b'.');
+        let mut escaped = String::with_capacity(value.len());
+        for byte in value.bytes() {
+            let c = char::from(byte);
+            if self.in_value(c) && c != self.mark() && !dots {
+                escaped.push(c);
+            } else {
+                let _infallible = write!(escaped, "{}{byte:02X}", self.mark());
+            }
+        }
+        escaped
+    }
+
+    /// Whether what a template made can be used.
+    fn takes(self, text: &str) -> bool {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"_+=,.@-".contains(&b);
+        match self {
+            Self::Subject => true,
+            Self::Session => (2..=SESSION_CHARS).contains(&text.len()) && text.bytes().all(plain),
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Template(pub(crate) Vec<Part>);
+pub(crate) struct Template {
+    parts: Vec<Part>,
+    alphabet: Alphabet,
+}
 
 impl Template {
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        Self::parse_in(Alphabet::Subject, text)
+    }
+
+    pub(crate) fn parse_in(alphabet: Alphabet, text: &str) -> Result<Self, String> {
         let mut parts = vec![];
         let mut rest = text;
         while let Some((literal, after)) = rest.split_once('{') {
@@ -36,11 +94,11 @@ impl Template {
         if !rest.is_empty() {
             parts.push(Part::Literal(rest.to_owned()));
         }
-        Ok(Self(parts))
+        Ok(Self { parts, alphabet })
     }
 
     pub(crate) fn variables(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.0.iter().filter_map(|part| match part {
+        self.parts.iter().filter_map(|part| match part {
             Part::Variable(name) => Some(name),
             Part::Literal(_) => None,
         })
@@ -49,10 +107,10 @@ impl Template {
     /// Fills in the variables that `value` knows and leaves the others.
     pub(crate) fn fill(&self, value: &dyn Fn(&str) -> Option<String>) -> Self {
         let mut parts: Vec<Part> = vec![];
-        for part in &self.0 {
+        for part in &self.parts {
             let part = match part {
                 Part::Variable(name) => match value(name) {
-                    Some(value) => Part::Literal(escape(&value)),
+                    Some(value) => Part::Literal(self.alphabet.escape(&value)),
                     None => part.clone(),
                 },
                 Part::Literal(_) => part.clone(),
@@ -62,23 +120,51 @@ impl Template {
                 (_, part) => parts.push(part),
             }
         }
-        Self(parts)
+        let alphabet = self.alphabet;
+        Self { parts, alphabet }
     }
 
-    /// The text, once every variable is filled in.
+    /// The text, once every variable is filled in, if it can be used.
     pub(crate) fn text(&self) -> Option<Arc<str>> {
-        match &self.0[..] {
-            [Part::Literal(text)] => Some(text.as_str().into()),
+        match &self.parts[..] {
+            [Part::Literal(text)] if self.alphabet.takes(text) => Some(text.as_str().into()),
             _ => None,
         }
+    }
+
+    /// The same, also one that is too long or has what can't be there.
+    pub(crate) fn literal(&self) -> Option<&str> {
+        match &self.parts[..] {
+            [Part::Literal(text)] => Some(text),
+            _ => None,
+        }
+    }
+
+    /// As somebody would write it: what is open stands in braces.
+    pub(crate) fn shown(&self) -> String {
+        let part = |part: &Part| match part {
+            Part::Literal(text) => text.clone(),
+            Part::Variable(name) => format!("{{{name}}}"),
+        };
+        self.parts.iter().map(part).collect()
+    }
+
+    /// What it comes out with at least: no value is empty.
+    pub(crate) fn least_bytes(&self) -> usize {
+        let bytes = |part: &Part| match part {
+            Part::Literal(text) => text.len(),
+            Part::Variable(_) => 1,
+        };
+        self.parts.iter().map(bytes).sum()
     }
 
     /// Two variables with nothing between them that a value can't hold, if there are such.
     pub(crate) fn ambiguous(&self) -> Option<(&Arc<str>, &Arc<str>)> {
         let mut before: Option<&Arc<str>> = None;
-        for part in &self.0 {
+        let separates = |c| !self.alphabet.in_value(c);
+        for part in &self.parts {
             match part {
-                Part::Literal(text) if text.chars().any(|c| !in_value(c)) => before = None,
+                Part::Literal(text) if text.chars().any(separates) => before = None,
                 Part::Literal(_) => {}
                 Part::Variable(name) => {
                     if let Some(before) = before {
@@ -100,7 +186,7 @@ impl Template {
     /// Cut at the characters that no value holds; a `None` inside stands for a variable.
     fn pieces(&self) -> Vec<Vec<Option<char>>> {
         let mut pieces = vec![vec![]];
-        for part in &self.0 {
+        for part in &self.parts {
             match part {
                 Part::Variable(_) => pieces
                     .last_mut()
@@ -108,7 +194,7 @@ impl Template {
                     .for_each(|p: &mut Vec<_>| p.push(None)),
                 Part::Literal(text) => {
                     for c in text.chars() {
-                        if in_value(c) {
+                        if self.alphabet.in_value(c) {
                             pieces.last_mut().into_iter().for_each(|p| p.push(Some(c)));
                         } else {
                             pieces.push(vec![Some(c)]);
@@ -127,28 +213,11 @@ fn piece_meets(a: &[Option<char>], b: &[Option<char>]) -> bool {
         return a == b;
     }
     // Their separator, where they have one, must be the same; a variable then takes anything that isn't empty.
-    let head = |p: &[Option<char>]| p.first().copied().flatten().filter(|c| !in_value(*c));
+    let head = |p: &[Option<char>]| {
+        let first = p.first().copied().flatten();
+        first.filter(|c| !Alphabet::Subject.in_value(*c))
+    };
     head(a) == head(b)
-}
-
-/// Whether an escaped value may hold this character. All others separate.
-fn in_value(c: char) -> bool {
-    c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '%')
-}
-
-/// Percent-encodes whatever is not plain, so that no value can hold a separator; `.` and `..` would be path steps.
-pub(crate) fn escape(value: &str) -> String {
-    use std::fmt::Write;
-    let dots = value.bytes().all(|b| b == b'.');
-    let mut escaped = String::with_capacity(value.len());
-    for byte in value.bytes() {
-        if in_value(char::from(byte)) && byte != b'%' && !dots {
-            escaped.push(char::from(byte));
-        } else {
-            let _infallible = write!(escaped, "%{byte:02X}");
-        }
-    }
-    escaped
 }
 
 #[cfg(test)]
@@ -172,6 +241,6 @@ mod tests {
             .unwrap()
             .fill(&|_| Some("a/b%é".into()));
         assert_eq!(&*filled.text().unwrap(), "w/a%2Fb%25%C3%A9");
-        assert_eq!(escape(".."), "%2E%2E");
+        assert_eq!(Alphabet::Subject.escape(".."), "%2E%2E");
     }
 }

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use super::{Outcome, Response, reason_phrase, words};
+use super::{NotGiven, Outcome, Response, reason_phrase, words};
 use crate::decision::DenyReason;
 use crate::imds::Malformed;
 use crate::imds::aws::session::TTL_HEADER;
@@ -14,6 +14,9 @@ use crate::imds::aws::session::TTL_HEADER;
 const TEXT: &str = "text/plain";
 /// As the real service's (unverified; no client looks at it).
 const SERVER: &str = "EC2ws";
+
+/// The real service's code where it can't assume the instance's role. Rust's SDK tells its user about the trust policy then.
+const UNASSUMED: &str = "AssumeRoleUnauthorizedAccess";
 
 /// Which of the two services.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +68,10 @@ pub(super) fn respond(shape: Shape, outcome: &Outcome<'_>) -> Response {
         Outcome::UpstreamAway => error(shape, 502, words::AWAY),
         Outcome::UpstreamSlow => error(shape, 504, words::SLOW),
         Outcome::UpstreamBroken => error(shape, 502, words::BROKEN),
+        Outcome::NotGiven(why @ NotGiven::Refused { .. }) => {
+            unassumed(shape, &words::not_given(*why))
+        }
+        Outcome::NotGiven(why) => error(shape, why.status(), &words::not_given(*why)),
         Outcome::Internal => error(shape, 500, words::INTERNAL),
     }
 }
@@ -119,6 +126,15 @@ fn page(status: u16, text: &str) -> String {
 </html>
 "#
     )
+}
+
+/// As the real service words it where it can't assume the instance's role: with the status of a success.
+fn unassumed(shape: Shape, text: &str) -> Response {
+    let body = serde_json::json!({ "Code": UNASSUMED, "Message": text });
+    match shape {
+        Shape::Imds => response(200, TEXT, format!("{body:#}").into_bytes()),
+        Shape::Container => response(403, "application/json", body.to_string().into_bytes()),
+    }
 }
 
 const fn code(status: u16) -> &'static str {

@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use super::{Outcome, Response, words};
+use super::{NotGiven, Outcome, Response, words};
 use crate::decision::DenyReason;
 use crate::imds::Malformed;
 
@@ -44,6 +44,13 @@ pub(super) fn respond(outcome: &Outcome<'_>) -> Response {
         Outcome::UpstreamAway => error(502, "unknown", words::AWAY),
         Outcome::UpstreamSlow => error(504, "unknown", words::SLOW),
         Outcome::UpstreamBroken => error(502, "unknown", words::BROKEN),
+        Outcome::NotGiven(why) => {
+            let word = match why {
+                NotGiven::Refused { .. } => "access_denied",
+                _ => "unknown",
+            };
+            error(why.status(), word, &words::not_given(*why))
+        }
         Outcome::Internal => error(500, "unknown", words::INTERNAL),
     }
 }

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use super::{Outcome, Response, reason_phrase, words};
+use super::{NotGiven, Outcome, Response, reason_phrase, words};
 use crate::imds::Malformed;
 
 const JSON: &str = "application/json";
@@ -36,6 +36,9 @@ pub(super) fn respond(outcome: &Outcome<'_>) -> Response {
         Outcome::UpstreamAway => error(503, words::AWAY),
         Outcome::UpstreamSlow => error(504, words::SLOW),
         Outcome::UpstreamBroken => error(502, words::BROKEN),
+        // Python and JavaScript don't try again on a 502.
+        Outcome::NotGiven(NotGiven::Away) => error(503, &words::not_given(NotGiven::Away)),
+        Outcome::NotGiven(why) => error(why.status(), &words::not_given(*why)),
         // Nobody is asked for a session here.
         Outcome::Internal | Outcome::Session { .. } | Outcome::Unauthorized => {
             error(500, words::INTERNAL)

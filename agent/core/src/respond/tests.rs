@@ -36,6 +36,24 @@ fn malformed() -> Vec<Malformed> {
     ]
 }
 
+#[test]
+fn a_clouds_refusal_is_told_by_its_code_and_by_nothing_that_could_be_markup() {
+    for service in Service::ALL {
+        let told = |code| {
+            let response = respond(service, &Outcome::NotGiven(NotGiven::Refused { code }));
+            let worded = service == Service::AwsImds;
+            let status = if worded { 200 } else { 403 };
+            assert_eq!(response.status, status, "{service:?}");
+            String::from_utf8(response.body).unwrap()
+        };
+        assert!(told("AADSTS700213").contains("(AADSTS700213)"));
+        for bad in ["<b>", "a b", "\"", "&lt;"] {
+            assert!(!told(bad).contains(&format!("({bad}")), "{bad}");
+        }
+        assert!(!told("").contains("()"));
+    }
+}
+
 /// In the words of every service.
 fn failures() -> Vec<(Service, Response)> {
     let mut outcomes = vec![
@@ -46,6 +64,12 @@ fn failures() -> Vec<(Service, Response)> {
         Outcome::UpstreamAway,
         Outcome::UpstreamSlow,
         Outcome::UpstreamBroken,
+        Outcome::NotGiven(NotGiven::Refused {
+            code: "AADSTS700213",
+        }),
+        Outcome::NotGiven(NotGiven::Away),
+        Outcome::NotGiven(NotGiven::Slow),
+        Outcome::NotGiven(NotGiven::Broken),
         Outcome::Internal,
     ];
     outcomes.extend(REASONS.map(Outcome::Unserved));
@@ -111,9 +135,35 @@ fn every_response_is_closed_to_caches_and_sniffers() {
 }
 
 #[test]
+fn what_the_cloud_refuses_is_told_as_clients_understand_it() {
+    let refused = Outcome::NotGiven(NotGiven::Refused {
+        code: "AccessDenied",
+    });
+    for (service, status) in [
+        // As the real service words it.
+        (Service::AwsImds, 200),
+        (Service::AwsContainer, 403),
+        (Service::AzureImds, 403),
+        (Service::GcpMetadata, 403),
+    ] {
+        let response = respond(service, &refused);
+        assert_eq!(response.status, status, "{service:?}");
+        let text = String::from_utf8(response.body.clone()).unwrap();
+        assert!(text.contains("AccessDenied"), "{text}");
+        if service.cloud() == Cloud::Aws {
+            let body: Value = serde_json::from_str(&text).unwrap();
+            assert_eq!(body["Code"], "AssumeRoleUnauthorizedAccess");
+            assert!(body["Message"].is_string());
+        }
+    }
+}
+
+#[test]
 fn no_refusal_says_unreachable_or_shows_internals() {
     for (service, response) in failures() {
-        assert!(response.status >= 400);
+        // The real metadata service of Amazon's words it as an answer where it can't assume a role.
+        let worded = service == Service::AwsImds && response.body.starts_with(b"{");
+        assert!(response.status >= 400 || worded);
         let flavor = header(&response, "Metadata-Flavor").map(str::to_owned);
         let text = String::from_utf8(response.body)
             .unwrap()
@@ -131,6 +181,10 @@ fn no_refusal_says_unreachable_or_shows_internals() {
             assert!(!text.contains(word), "{word}: {text}");
         }
         match service {
+            Service::AwsImds if worded => {
+                let body: Value = serde_json::from_str(&text).unwrap();
+                assert!(body["code"].is_string() && body["message"].is_string());
+            }
             Service::AwsImds => {
                 let title = format!("<h1>{} - ", response.status);
                 assert!(text.contains(&title), "{text}");

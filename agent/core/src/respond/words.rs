@@ -3,6 +3,8 @@
 use crate::decision::DenyReason;
 use crate::imds::Malformed;
 
+use super::NotGiven;
+
 /// Of a request that breaks its dialect's rules.
 pub(super) fn malformed(malformed: Malformed) -> String {
     format!("Bad request: {malformed}")
@@ -31,6 +33,26 @@ pub(super) fn denied(reason: DenyReason) -> String {
         }
     };
     format!("Refused by imds-guard: {why}. Ask the host's administrator.")
+}
+
+/// Of what a cloud's token endpoint doesn't give.
+pub(super) fn not_given(why: NotGiven<'_>) -> String {
+    match why {
+        NotGiven::Refused { code } => {
+            let word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.';
+            let code = match code {
+                "" => String::new(),
+                code if code.len() <= 64 && code.chars().all(word) => format!(" ({code})"),
+                _ => String::new(),
+            };
+            format!(
+                "Refused by imds-guard: the cloud gives nothing to the identity of the caller's grant{code}. Ask the host's administrator."
+            )
+        }
+        NotGiven::Away => "The cloud's token endpoint could not be contacted".to_owned(),
+        NotGiven::Slow => "The cloud's token endpoint did not answer in time".to_owned(),
+        NotGiven::Broken => "The cloud's token endpoint gave no valid answer".to_owned(),
+    }
 }
 
 /// Of what failed on our side or behind us.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ANSWER_LIMIT, POLICY_LIMIT, SeamError, VERSION};
+use super::{ANSWER_LIMIT, OUTBOUND_LIMIT, POLICY_LIMIT, SeamError, VERSION};
 use crate::decision::DenyReason;
 use crate::policy::Source;
 use crate::secret::Secret;
@@ -48,6 +48,13 @@ pub enum Answer {
     },
     /// The audit file was opened anew: its descriptor is beside this message, and lines go there from now on.
     Audit,
+    /// What was fetched for this workload, or for all, is not given any more, and its connections end.
+    Revoke {
+        /// Its name.
+        workload: Option<Arc<str>>,
+    },
+    /// Whom to trust and to ask for names, from now on. Before the policy that needs it, and again when the files change.
+    Outbound,
 }
 
 /// What the proxy gets at the start.
@@ -73,6 +80,8 @@ pub enum WelcomeFd {
     Audit,
     /// The listener that serves discovery and JWKS.
     IssuerListener,
+    /// A sealed memfd holding [`OutboundFiles`], where the policy needs them.
+    Outbound,
     /// A sealed memfd: the key of session tokens (AWS), and the boot's id behind it. It comes back to whoever held it by
     /// the next start of the agent, and gives nobody anything but a spared PUT.
     SessionKey,
@@ -94,6 +103,19 @@ pub struct Policy {
 pub struct PolicyFiles {
     /// The main file first, then the included ones.
     pub files: Vec<Source>,
+}
+
+/// What is needed for the way to the clouds' own endpoints, as files of the host say it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutboundFiles {
+    /// Certificates of the authorities that are trusted, in PEM.
+    pub roots: Arc<str>,
+    /// `/etc/resolv.conf`.
+    pub resolv_conf: Arc<str>,
+    /// `/etc/hosts`.
+    pub hosts: Arc<str>,
+    /// Name and number of the interfaces that `resolv.conf` names.
+    pub interfaces: Vec<(Arc<str>, u32)>,
 }
 
 /// What the embedded issuer publishes.
@@ -203,10 +225,12 @@ pub enum Refusal {
     CallerChanged,
     /// The guard's own decision was no.
     Denied(DenyReason),
-    /// Policy allows it, but by another way than minting.
+    /// Policy allows it, but by another way than by what is signed.
     NotMinted,
     /// There is no usable signing key.
     NoKey,
+    /// The file that holds the assertion has none that can be used.
+    NoAssertion,
     /// What this caller would reach without us can't be told, or is refused to it: nobody dials in its place.
     OutOfReach,
     /// Too many asks at once; later may work.
@@ -248,6 +272,24 @@ impl PolicyFiles {
     /// Another version, contents that don't decode, or trailing bytes.
     pub fn decode(bytes: &[u8]) -> Result<Self, SeamError> {
         decode(bytes, POLICY_LIMIT)
+    }
+}
+
+impl OutboundFiles {
+    /// The memfd's contents.
+    ///
+    /// # Errors
+    /// [`SeamError::TooLong`] if they would pass [`OUTBOUND_LIMIT`].
+    pub fn encode(&self) -> Result<Vec<u8>, SeamError> {
+        encode(self, OUTBOUND_LIMIT)
+    }
+
+    /// Reads a memfd's contents.
+    ///
+    /// # Errors
+    /// Another version, contents that don't decode, or trailing bytes.
+    pub fn decode(bytes: &[u8]) -> Result<Self, SeamError> {
+        decode(bytes, OUTBOUND_LIMIT)
     }
 }
 

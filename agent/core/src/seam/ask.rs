@@ -4,7 +4,7 @@
 //! |---|---|
 //! | 0 | [`VERSION`] |
 //! | 1 | kind: 1 attest, 2 sign, 3 recheck, 4 dial |
-//! | 2 | kind of identity selector: 0 none, 1 client id, 2 object id, 3 resource id; 4: GCP, resource is the audience, selector the account |
+//! | 2 | kind of identity selector: 0 none, 1 client id, 2 object id, 3 resource id; 4, 5: GCP, resource is the audience, or the scopes with commas, selector the account; 6, 7: AWS, resource is the role, asked for with a session token or without, no selector |
 //! | 3 | 0 |
 //! | 4..12 | id, copied into the answer |
 //! | 12..14, 14..16 | lengths of resource and selector; both 0 unless kind is 2 |
@@ -86,6 +86,20 @@ pub enum SignAsk<'a> {
         /// `default`, or an e-mail address.
         account: &'a str,
     },
+    /// GCP, an access token.
+    GcpToken {
+        /// With commas between them: those that the permit names, of which the caller wrote all or none.
+        scopes: &'a str,
+        /// `default`, or an e-mail address.
+        account: &'a str,
+    },
+    /// AWS, a role's keys.
+    Aws {
+        /// The name of the role that the permit names.
+        role: &'a str,
+        /// Whether the caller shows no session token.
+        imdsv1: bool,
+    },
 }
 
 impl<'a> SignAsk<'a> {
@@ -111,7 +125,8 @@ impl<'a> SignAsk<'a> {
     /// Whose token it is.
     pub const fn cloud(&self) -> Cloud {
         match self {
-            Self::Gcp { .. } => Cloud::Gcp,
+            Self::Gcp { .. } | Self::GcpToken { .. } => Cloud::Gcp,
+            Self::Aws { .. } => Cloud::Aws,
             _ => Cloud::Azure,
         }
     }
@@ -124,6 +139,18 @@ impl<'a> SignAsk<'a> {
                 return Request::Credential(CredentialAsk::GcpIdentity {
                     account: Arc::from(*account),
                     audience: Arc::from(*audience),
+                });
+            }
+            Self::GcpToken { scopes, account } => {
+                return Request::Credential(CredentialAsk::GcpToken {
+                    account: Arc::from(*account),
+                    scopes: scopes.split(',').map(Arc::from).collect(),
+                });
+            }
+            Self::Aws { role, imdsv1 } => {
+                return Request::Credential(CredentialAsk::AwsRole {
+                    role: Some(Arc::from(*role)),
+                    imdsv1: *imdsv1,
                 });
             }
             Self::Azure { .. } => None,
@@ -153,6 +180,12 @@ impl<'a> SignAsk<'a> {
                 resource_id,
             } => (3, resource, resource_id),
             Self::Gcp { audience, account } => (4, audience, account),
+            Self::GcpToken { scopes, account } => (5, scopes, account),
+            Self::Aws {
+                role,
+                imdsv1: false,
+            } => (6, role, ""),
+            Self::Aws { role, imdsv1: true } => (7, role, ""),
         }
     }
 }
@@ -184,7 +217,7 @@ impl<'a> Ask<'a> {
         if kind == 2 {
             check_text(resource, RESOURCE_LIMIT)?;
         }
-        if which != 0 {
+        if !matches!(which, 0 | 6 | 7) {
             check_text(selector, SELECTOR_LIMIT)?;
         }
         let length = |text: &str| u16::try_from(text.len()).map_err(|_| SeamError::Length);
@@ -251,7 +284,7 @@ impl<'a> Ask<'a> {
             (3, 0, 0) => Ok(Self::Recheck { id }),
             (4, 0, 0) => Ok(Self::Dial { id }),
             (5, 0, 0) => Ok(Self::Still { id }),
-            (2, 0, 0) if selector_len > 0 => Err(SeamError::Length),
+            (2, 0 | 6 | 7, 0) if selector_len > 0 => Err(SeamError::Length),
             (2, _, 0) => decode_sign(which, resource, selector).map(|ask| Self::Sign { id, ask }),
             _ => Err(SeamError::Kind),
         }
@@ -282,6 +315,14 @@ fn decode_sign<'a>(
         4 => Ok(SignAsk::Gcp {
             audience: resource,
             account: selector()?,
+        }),
+        5 => Ok(SignAsk::GcpToken {
+            scopes: resource,
+            account: selector()?,
+        }),
+        6 | 7 => Ok(SignAsk::Aws {
+            role: resource,
+            imdsv1: which == 7,
         }),
         _ => Err(SeamError::Kind),
     }

@@ -53,7 +53,8 @@ fn anything_out_of_place_in_an_ask_is_refused() {
     assert_eq!(broken(1, 1), SeamError::Kind, "an attest with a selector");
     assert_eq!(broken(1, 4), SeamError::Kind, "a dial with a selector");
     assert_eq!(broken(2, 0), SeamError::Length, "a selector without a kind");
-    assert_eq!(broken(2, 5), SeamError::Kind);
+    assert_eq!(broken(2, 6), SeamError::Length, "a role with a selector");
+    assert_eq!(broken(2, 8), SeamError::Kind);
     assert_eq!(broken(3, 1), SeamError::Kind);
     assert_eq!(broken(12, 9), SeamError::TooShort, "lengths beyond the end");
     assert_eq!(broken(12, 7), SeamError::Trailing);
@@ -64,6 +65,45 @@ fn anything_out_of_place_in_an_ask_is_refused() {
     assert_eq!(Ask::decode(&long), Err(SeamError::Trailing));
     for len in 0..good.len() {
         assert!(Ask::decode(&good[..len]).is_err(), "cut at {len}");
+    }
+}
+
+#[test]
+fn what_is_exchanged_is_asked_for_by_what_the_permit_names() {
+    let scopes: Vec<Arc<str>> = vec!["https://a".into(), "https://b".into()];
+    let account: Arc<str> = "default".into();
+    for (ask, asked) in [
+        (
+            SignAsk::GcpToken {
+                scopes: "https://a,https://b",
+                account: "default",
+            },
+            CredentialAsk::GcpToken { account, scopes },
+        ),
+        (
+            SignAsk::Aws {
+                role: "batch",
+                imdsv1: true,
+            },
+            CredentialAsk::AwsRole {
+                role: Some("batch".into()),
+                imdsv1: true,
+            },
+        ),
+        (
+            SignAsk::Aws {
+                role: "batch",
+                imdsv1: false,
+            },
+            CredentialAsk::AwsRole {
+                role: Some("batch".into()),
+                imdsv1: false,
+            },
+        ),
+    ] {
+        let packet = Ask::Sign { id: 7, ask }.encode().unwrap();
+        assert_eq!(Ask::decode(&packet), Ok(Ask::Sign { id: 7, ask }));
+        assert_eq!(ask.request(), Request::Credential(asked));
     }
 }
 
@@ -111,6 +151,10 @@ fn pushes() -> Vec<Answer> {
             jwks: "{}".into(),
         }),
         Answer::Audit,
+        Answer::Outbound,
+        Answer::Revoke {
+            workload: Some("billing".into()),
+        },
         Answer::Listeners(Listeners {
             netns_cookies: vec![4, u64::MAX],
         }),
@@ -203,6 +247,19 @@ fn policy_files_come_back() {
         }],
     };
     assert_eq!(PolicyFiles::decode(&files.encode().unwrap()), Ok(files));
+}
+
+#[test]
+fn the_files_of_the_way_out_come_back() {
+    let files = OutboundFiles {
+        roots: "-----BEGIN CERTIFICATE-----".into(),
+        resolv_conf: "nameserver fe80::1%eth0".into(),
+        hosts: "".into(),
+        interfaces: vec![("eth0".into(), 2)],
+    };
+    let bytes = files.encode().unwrap();
+    assert_eq!(OutboundFiles::decode(&bytes), Ok(files));
+    assert!(OutboundFiles::decode(&bytes[..bytes.len() - 1]).is_err());
 }
 
 fn any_identity() -> impl Strategy<Value = Option<AzureIdentity>> {

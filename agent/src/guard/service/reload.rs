@@ -6,6 +6,7 @@ use sd_notify::NotifyState;
 
 use super::Guard;
 use crate::guard::notify::notify;
+use crate::guard::outbound::Outbound;
 use crate::guard::policy::Policy;
 use crate::guard::{GuardError, now};
 use crate::issuer::Issuer;
@@ -71,14 +72,17 @@ impl Guard {
     }
 
     pub(super) fn adopt(&mut self, policy: Policy) -> Result<(), GuardError> {
+        let outbound = Outbound::read(&policy)?;
         self.adopt_settings(&policy)?;
         self.answers.interceptor.set_lifelines(policy.lifelines());
         alive();
         self.answers.attestor.wants_hash(policy.wants_hash);
         tracing::info!(epoch = policy.epoch, digest = %policy.digest, "policy reloaded");
         self.answers.policy = policy;
+        self.outbound = outbound;
+        // The way out first: the policy may need it.
         if self.seam.is_some()
-            && let Err(why) = self.push_policy()
+            && let Err(why) = self.push_outbound().and_then(|()| self.push_policy())
         {
             // It must not go on by the old policy.
             self.close_seam(&why);

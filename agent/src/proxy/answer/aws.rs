@@ -13,16 +13,22 @@ use imds_guard_core::policy::{Document, Identity, Mode};
 use imds_guard_core::respond::{Outcome, respond};
 use imds_guard_core::secret::Secret;
 
-use super::Permitted;
+use super::assume::Assume;
+use super::federate::{self, Federate};
 use super::forward::{endpoint, forward, way};
+use super::kept::{Forwarded, Unforwarded};
+use super::{Permitted, node};
+use crate::credentials::Key;
+use crate::proxy::clock::unix_now;
 use crate::proxy::connection::Connection;
 use crate::proxy::failure::Failure;
 use crate::proxy::gate::Gate;
 use crate::proxy::policy::Door;
+use crate::proxy::record::Record;
 use crate::proxy::reply::{Form, Reply};
 use crate::proxy::session_token::is_live;
 use crate::proxy::socket::Socket;
-use crate::upstream::Way;
+use crate::upstream::{CREDENTIAL_BUDGET, Way};
 
 /// What is answered before it is known who the caller is and what it may have: a session token, to whoever asks, for a PUT that
 /// is refused or slow makes SDKs go on without a token. And what is refused then: a token that isn't this caller's.
@@ -71,11 +77,25 @@ pub(super) async fn made(
     of: &Permitted<'_>,
     ask: &Ask,
     gate: &mut Gate<Socket>,
+    record: &mut Record,
 ) -> Result<Reply, Failure> {
+    if let Some(federate) = Federate::of(of.permit.grant()) {
+        return match ask {
+            Ask::Tree(ask) if ask.what == What::Roles => role(federate.identity()),
+            _ => federate::aws(of, federate, ask, record).await,
+        };
+    }
+    if let Some(assume) = Assume::of(of.permit.grant()) {
+        return match ask {
+            Ask::Tree(ask) if ask.what == What::Roles => role(assume.identity()),
+            _ => assume.aws(of, ask, record).await,
+        };
+    }
     match (of.permit.grant(), ask) {
         (Grant::Forward { identity }, Ask::Tree(ask)) => match (identity.as_deref(), ask.what) {
             // The one that the rule names, whatever else the machine has. In audit the caller sees what it would without us.
             (Some(identity), What::Roles) if of.mode()? == Mode::Enforce => role(identity),
+            (Some(identity), What::Role) if of.mode()? == Mode::Enforce => keys(of, identity).await,
             _ => tree(of, ask, gate).await,
         },
         (Grant::Forward { .. }, Ask::Container(_)) => {
@@ -83,7 +103,7 @@ pub(super) async fn made(
         }
         (Grant::Fixed(document), Ask::Tree(ask)) => fixed(of, document, ask),
         (Grant::Fixed(_), Ask::Container(_))
-        | (Grant::Mint { .. }, _)
+        | (Grant::Mint { .. } | Grant::Assume { .. } | Grant::Federate { .. }, _)
         | (_, Ask::Session { .. }) => Err(Failure::NotServed),
     }
 }
@@ -116,6 +136,33 @@ fn fixed(of: &Permitted<'_>, document: &Arc<Document>, ask: &TreeAsk) -> Result<
     };
     on.served.keep(document, call, part.clone());
     Ok(Reply::Made(part.0, part.1))
+}
+
+/// The keys of a role that the machine has: those that are kept, or the real service's.
+async fn keys(of: &Permitted<'_>, identity: &Identity) -> Result<Reply, Failure> {
+    let rebuilt = of.call.rebuild(None);
+    let key = Key {
+        workload: Arc::clone(of.permit.workload()),
+        identity: Arc::clone(&identity.name),
+        subject: "".into(),
+        audience: format!("{} {}", endpoint(of).address, of.call.path()).into(),
+        epoch: of.policy.epoch,
+    };
+    let (proxy, permit, at) = (Rc::clone(&of.on.proxy), of.permit.clone(), endpoint(of));
+    let fetch = || async move {
+        let answer = node::imds(&proxy, &permit, at, rebuilt).await?;
+        let read = Forwarded::role(&answer, unix_now()).filter(|_| answer.status == 200);
+        // Whatever it says instead, the caller hears.
+        read.ok_or_else(|| Unforwarded::Refused(Rc::new(answer)))
+    };
+    let forwarded = &of.on.proxy.forwarded;
+    match forwarded
+        .obtain(key, unix_now(), CREDENTIAL_BUDGET, fetch)
+        .await
+    {
+        Ok((keys, via)) => Ok(keys.reply(unix_now(), via.took_time())),
+        Err(missed) => Unforwarded::from(missed).answered(),
+    }
 }
 
 /// The real service's answer, under a session of ours; in the caller's place, under what the caller has itself.

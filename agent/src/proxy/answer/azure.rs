@@ -17,6 +17,7 @@ use imds_guard_core::secret::Secret;
 use imds_guard_core::token::BACKDATE;
 
 use super::Permitted;
+use super::federate::{self, Federate};
 use crate::credentials::{Credential, Key};
 use crate::proxy::clock::unix_now;
 use crate::proxy::connection::Connection;
@@ -51,7 +52,11 @@ pub(super) async fn made(
             };
             mint.answer(of, record).await
         }
-        (Grant::Mint { .. } | Grant::Forward { .. }, _) => Err(Failure::NotServed),
+        (grant, Ask::Token(ask)) => match Federate::of(grant) {
+            Some(federate) => federate::azure(of, federate, ask, record).await,
+            None => Err(Failure::NotServed),
+        },
+        _ => Err(Failure::NotServed),
     }
 }
 

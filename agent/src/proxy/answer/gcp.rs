@@ -19,10 +19,12 @@ use imds_guard_core::respond;
 use imds_guard_core::seam::SignAsk;
 use imds_guard_core::secret::Secret;
 
+use super::assume::Assume;
+use super::federate::{self, Federate};
 use super::forward::{endpoint, forward};
 use super::kept::{Forwarded, Unforwarded};
 use super::wait::{held, judged_meanwhile};
-use super::{Permitted, azure};
+use super::{Permitted, azure, node};
 use crate::credentials::{Key, Via};
 use crate::proxy::clock::unix_now;
 use crate::proxy::failure::Failure;
@@ -31,7 +33,7 @@ use crate::proxy::policy::Door;
 use crate::proxy::record::Record;
 use crate::proxy::reply::{Form, Reply};
 use crate::proxy::socket::Socket;
-use crate::upstream::{CREDENTIAL_BUDGET, UpstreamError, Way};
+use crate::upstream::{CREDENTIAL_BUDGET, UpstreamError};
 
 /// What is answered before it is known who the caller is: the names at the top, the same on every machine, by which a library
 /// finds out that there is a metadata server at all. Where nothing is enforced the real one answers.
@@ -63,6 +65,22 @@ pub(super) async fn made(
             },
             Ask::Identity(ask),
         ) if !ask.bound => mint(of, (identity, audience, subject), ask, record).await,
+        (grant @ Grant::Federate { .. }, Ask::Token(ask)) if !ask.bound => {
+            let federate = Federate::of(grant).ok_or(Failure::NotServed)?;
+            federate::gcp(of, federate, &ask.account, record).await
+        }
+        (grant @ Grant::Federate { .. }, Ask::Identity(ask)) if !ask.bound => {
+            let federate = Federate::of(grant).ok_or(Failure::NotServed)?;
+            federate::gcp(of, federate, &ask.account, record).await
+        }
+        (grant @ Grant::Assume { .. }, Ask::Token(ask)) if !ask.bound => {
+            let assume = Assume::of(grant).ok_or(Failure::NotServed)?;
+            assume.access_token(of, &ask.scopes, record).await
+        }
+        (grant @ Grant::Assume { .. }, Ask::Identity(ask)) if !ask.bound => {
+            let assume = Assume::of(grant).ok_or(Failure::NotServed)?;
+            assume.identity_token(of, record).await
+        }
         // Where nothing is enforced the request goes on as it was written.
         (Grant::Forward { .. }, Ask::Tree(ask)) if of.mode()? != Mode::Enforce => {
             tree(of, of.call.rebuild(None), ask, gate).await
@@ -87,7 +105,10 @@ pub(super) async fn made(
         (Grant::Forward { .. }, Ask::Write | Ask::Top { .. }) => {
             forward(of, of.call.rebuild(None), gate).await
         }
-        (Grant::Fixed(_) | Grant::Mint { .. }, _) => Err(Failure::NotServed),
+        (
+            Grant::Fixed(_) | Grant::Mint { .. } | Grant::Assume { .. } | Grant::Federate { .. },
+            _,
+        ) => Err(Failure::NotServed),
     }
 }
 
@@ -151,8 +172,9 @@ async fn account(
         (false, true) => return Err(Failure::NotServed),
         _ => {}
     }
-    let email = match &identity.account {
-        Some(email) => Arc::clone(email),
+    let pool = identity.federation.as_ref().and_then(|f| f.address());
+    let email = match identity.account.clone().or(pool) {
+        Some(email) => email,
         None => match default_email(of).await {
             Ok(email) => email,
             Err(failed) => return failed.answered(),
@@ -170,7 +192,7 @@ async fn default_email(of: &Permitted<'_>) -> Result<Arc<str>, Unforwarded> {
         headers: vec![(FLAVOR.0.to_owned(), FLAVOR.1.to_owned())],
         secret: None,
     };
-    let answer = ask_host(of, &rebuilt).await?;
+    let answer = node::as_host(&of.on.proxy, of.permit, endpoint(of), &rebuilt).await?;
     if answer.status != StatusCode::OK {
         return Err(Unforwarded::Refused(Rc::new(answer)));
     }
@@ -181,17 +203,6 @@ async fn default_email(of: &Permitted<'_>) -> Result<Arc<str>, Unforwarded> {
         }
         _ => Err(UpstreamError::NoCredential.into()),
     }
-}
-
-async fn ask_host(
-    of: &Permitted<'_>,
-    rebuilt: &Rebuilt,
-) -> Result<crate::upstream::Answer, UpstreamError> {
-    let upstream = &of.on.proxy.upstream;
-    let (way, at) = (Way::Host, endpoint(of));
-    upstream
-        .send(of.permit, way, at, rebuilt, Bytes::new(), CREDENTIAL_BUDGET)
-        .await
 }
 
 /// A credential of the real server, or the one of it that is kept.
@@ -208,28 +219,30 @@ async fn credential(
         audience: rebuilt.target.as_str().into(),
         epoch: of.policy.epoch,
     };
-    let broker = &of.on.proxy.forwarded;
-    let got = broker
-        .get(key, false, unix_now(), async || {
-            fetch(of, &rebuilt, ask).await
-        })
-        .await;
-    match got {
-        Ok((credential, via)) => Ok(credential.reply(unix_now(), via == Via::Source)),
-        Err(failed) => failed.answered(),
-    }
-}
-
-async fn fetch(of: &Permitted<'_>, rebuilt: &Rebuilt, ask: &Ask) -> Result<Forwarded, Unforwarded> {
-    let answer = ask_host(of, rebuilt).await?;
-    if answer.status != StatusCode::OK {
-        return Err(Unforwarded::Refused(Rc::new(answer)));
-    }
-    let read = match ask {
-        Ask::Identity(ask) => Forwarded::statement(&answer, &ask.audience, unix_now()),
-        _ => Forwarded::access(&answer, unix_now()),
+    let (proxy, permit, at) = (Rc::clone(&of.on.proxy), of.permit.clone(), endpoint(of));
+    let audience = match ask {
+        Ask::Identity(ask) => Some(Arc::clone(&ask.audience)),
+        _ => None,
     };
-    read.ok_or_else(|| UpstreamError::NoCredential.into())
+    let fetch = || async move {
+        let answer = node::as_host(&proxy, &permit, at, &rebuilt).await?;
+        if answer.status != StatusCode::OK {
+            return Err(Unforwarded::Refused(Rc::new(answer)));
+        }
+        let read = match audience {
+            Some(audience) => Forwarded::statement(&answer, &audience, unix_now()),
+            None => Forwarded::access(&answer, unix_now()),
+        };
+        read.ok_or_else(|| UpstreamError::NoCredential.into())
+    };
+    let forwarded = &of.on.proxy.forwarded;
+    match forwarded
+        .obtain(key, unix_now(), CREDENTIAL_BUDGET, fetch)
+        .await
+    {
+        Ok((credential, via)) => Ok(credential.reply(unix_now(), via.took_time())),
+        Err(missed) => Unforwarded::from(missed).answered(),
+    }
 }
 
 /// The real server's answer to a read of its tree.

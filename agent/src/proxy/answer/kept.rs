@@ -7,10 +7,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hyper::StatusCode;
 use hyper::body::Bytes;
+use imds_guard_core::imds::aws::role;
 use imds_guard_core::imds::gcp::answer::AccessToken;
 use imds_guard_core::secret::Secret;
 
-use crate::credentials::{self, Credential};
+use super::given::LEAST_AWS;
+use crate::credentials::{self, Credential, Missed};
 use crate::proxy::failure::Failure;
 use crate::proxy::reply::{Form, Reply};
 use crate::upstream::{Answer, UpstreamError};
@@ -21,13 +23,14 @@ pub(crate) struct Forwarded {
     what: What,
     received: i64,
     expires: i64,
+    least: i64,
 }
 
 #[derive(Debug)]
 enum What {
     /// Its answer changes each second.
     Access(AccessToken),
-    /// A signed statement, the same to the last byte.
+    /// A signed statement or a role's keys, the same to the last byte.
     Statement(Secret<Bytes>),
 }
 
@@ -37,6 +40,9 @@ impl Credential for Forwarded {
     }
     fn expires(&self) -> i64 {
         self.expires
+    }
+    fn least(&self) -> i64 {
+        self.least
     }
 }
 
@@ -48,6 +54,7 @@ impl Forwarded {
             expires: token.expires,
             what: What::Access(token),
             received: now,
+            least: 0,
         })
     }
 
@@ -69,6 +76,18 @@ impl Forwarded {
             what: What::Statement(Secret::new(Bytes::copy_from_slice(jwt.as_bytes()))),
             received: now,
             expires: claims.exp,
+            least: 0,
+        })
+    }
+
+    /// Reads a role's keys, which stay as the real service wrote them.
+    pub(super) fn role(answer: &Answer, now: i64) -> Option<Self> {
+        let keys = role::read(answer.body.expose())?;
+        Some(Self {
+            what: What::Statement(answer.body.clone()),
+            received: now,
+            expires: keys.expires,
+            least: LEAST_AWS,
         })
     }
 
@@ -90,21 +109,21 @@ impl Forwarded {
 }
 
 /// Why there is none.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum Unforwarded {
     /// No answer that is one.
+    #[error("{0}")]
     Failed(Rc<UpstreamError>),
     /// The real service's refusal, which the caller has in its own words.
+    #[error("the metadata service answers {}: has the machine a role, or an account with the scope cloud-platform?", .0.status)]
     Refused(Rc<Answer>),
 }
 
 impl credentials::Failure for Unforwarded {
     fn is_general(&self) -> bool {
         match self {
-            Self::Failed(error) => matches!(
-                **error,
-                UpstreamError::Connect(..) | UpstreamError::Late | UpstreamError::Broken(_)
-            ),
+            // What is no answer says nothing of whoever asked.
+            Self::Failed(_) => true,
             Self::Refused(answer) => {
                 answer.status == StatusCode::TOO_MANY_REQUESTS || answer.status.is_server_error()
             }
@@ -116,6 +135,15 @@ impl From<UpstreamError> for Unforwarded {
     fn from(error: UpstreamError) -> Self {
         tracing::warn!(%error, "forward failed");
         Self::Failed(Rc::new(error))
+    }
+}
+
+impl From<Missed<Self>> for Unforwarded {
+    fn from(missed: Missed<Self>) -> Self {
+        match missed {
+            Missed::Late => Self::Failed(Rc::new(UpstreamError::Late)),
+            Missed::Failed(failed) => failed,
+        }
     }
 }
 

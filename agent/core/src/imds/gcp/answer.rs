@@ -27,6 +27,15 @@ pub struct AccessToken {
 }
 
 impl AccessToken {
+    /// One that another of Google's endpoints gave.
+    pub fn given(token: &Secret<Arc<str>>, expires: i64) -> Self {
+        Self {
+            token: token.clone(),
+            kind: "Bearer".to_owned(),
+            expires,
+        }
+    }
+
     /// Reads the real server's answer, received at `now` (Unix seconds). None for what is no token: it is not kept.
     pub fn read(body: &[u8], now: i64) -> Option<Self> {
         let body: TokenBody = serde_json::from_slice(body).ok()?;
@@ -35,6 +44,11 @@ impl AccessToken {
             kind: body.token_type,
             expires: now.checked_add(body.expires_in)?,
         })
+    }
+
+    /// The token itself, to act with. A value that leaves here.
+    pub const fn token(&self) -> &Secret<Arc<str>> {
+        &self.token
     }
 
     /// The answer at `now`: the same token with fewer seconds left, as the real server gives it from its own cache.

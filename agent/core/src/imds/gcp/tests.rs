@@ -502,19 +502,8 @@ fn methods() {
 
 fn identity(account: &str) -> Identity {
     Identity {
-        name: "build".into(),
-        cloud: Cloud::Gcp,
-        origin: Origin::Forward,
-        client_id: None,
-        object_id: None,
-        resource_id: None,
-        tenant_id: None,
-        role: None,
-        session_policy: None,
-        tags: std::collections::BTreeMap::new(),
         account: Some(account.into()),
-        subject: None,
-        lifetime_seconds: 3600,
+        ..Identity::bare("build", Cloud::Gcp, Origin::Forward)
     }
 }
 

@@ -8,8 +8,8 @@ use crate::policy::{Identity, Origin};
 use crate::request::Cloud;
 use crate::token::{LIFETIME_MAX, LIFETIME_MIN};
 
-/// What is minted without a `lifetime` lives this long.
-const DEFAULT_LIFETIME: u32 = 3600;
+/// What is minted or assumed without a `lifetime` lives this long.
+pub(super) const DEFAULT_LIFETIME: u32 = 3600;
 
 impl Compiling {
     pub(super) fn identities(&mut self, files: &Files) {
@@ -17,6 +17,7 @@ impl Compiling {
         for (name, entry) in &files.identity.0 {
             self.unique("identity", name, &mut seen);
             self.check_identity(name, entry, files.issuer.is_some());
+            let federation = self.federation(name, entry, files);
             let text = |text: &Option<Text>| text.as_ref().map(|t| t.value.clone());
             let tags = entry.tags.iter();
             let identity = Identity {
@@ -28,12 +29,21 @@ impl Compiling {
                 resource_id: text(&entry.resource_id),
                 tenant_id: text(&entry.tenant_id),
                 role: text(&entry.role),
-                session_policy: entry.session_policy.as_ref().map(|p| p.value.clone()),
+                region: text(&entry.region),
+                sts: self.sts(entry),
+                session_name: text(&entry.session_name),
+                session_policy: self.session_policy(entry),
                 tags: tags.map(|(k, v)| (k.clone(), v.value.clone())).collect(),
                 account: text(&entry.account),
                 subject: text(&entry.subject),
-                lifetime_seconds: self.lifetime(entry),
+                lifetime_seconds: if entry.source.value == Origin::Federate {
+                    self.federated_lifetime(entry)
+                } else {
+                    self.lifetime(entry)
+                },
+                federation,
             };
+            self.check_assumed(name, entry, &identity);
             self.identities.insert(name.value.clone(), identity.into());
         }
     }
@@ -42,6 +52,9 @@ impl Compiling {
         let Some(text) = &entry.lifetime else {
             return DEFAULT_LIFETIME;
         };
+        if entry.source.value == Origin::Assume {
+            return self.assumed_lifetime(text);
+        }
         match seconds(&text.value) {
             Some(lifetime @ LIFETIME_MIN..=LIFETIME_MAX) => lifetime,
             Some(lifetime) => {
@@ -90,6 +103,9 @@ impl Compiling {
             ("resource_id", &entry.resource_id, Cloud::Azure),
             ("tenant_id", &entry.tenant_id, Cloud::Azure),
             ("role", &entry.role, Cloud::Aws),
+            ("region", &entry.region, Cloud::Aws),
+            ("sts", &entry.sts, Cloud::Aws),
+            ("session_name", &entry.session_name, Cloud::Aws),
             ("account", &entry.account, Cloud::Gcp),
         ] {
             if let Some(text) = text.as_ref().filter(|_| owner != cloud) {
@@ -109,9 +125,10 @@ impl Compiling {
             self.error(&entry.source.place, title, help);
         }
         let served = match source {
-            Origin::Forward => true,
+            Origin::Forward | Origin::Federate => true,
             Origin::Mint => matches!(cloud, Cloud::Azure | Cloud::Gcp),
-            Origin::Federate | Origin::Assume => false,
+            // Of Azure it is an error of its own.
+            Origin::Assume => true,
         };
         if !served {
             let title = format!("identity `{}` can't be served by this version", name.value);

@@ -10,6 +10,7 @@ use crate::policy::diagnostic::Place;
 use crate::policy::document::{
     AllowEntry, At, DenyEntry, Files, RuleEntry, Text, TokenEntry, WorkloadEntry,
 };
+use crate::policy::federation::Exchange;
 use crate::policy::index::Index;
 use crate::policy::pattern::{Access, AccessPattern};
 use crate::policy::resource::{self, Kind};
@@ -19,6 +20,7 @@ use crate::policy::set::{
 use crate::policy::settings::{Mode, Settings};
 use crate::policy::{Identity, Origin};
 use crate::request::Cloud;
+use crate::seam::RESOURCE_LIMIT;
 
 /// Numbers of rules and workloads are 32 bit; files that large are refused long before by their readers.
 pub(super) fn number(len: usize) -> u32 {
@@ -235,7 +237,36 @@ impl Compiling {
             let help = "leave `scopes` out and write `audience`: an access token is Google's alone to give, so name an identity with source = \"forward\" for it";
             self.error(&scope.place, title, help);
         }
+        self.federated_token(&token.value, &identity);
         Some(identity)
+    }
+
+    /// What Google gives for an assertion alone: access tokens, of so many scopes as the seam carries. The rest is a service
+    /// account's to give.
+    fn federated_token(&mut self, token: &TokenEntry, identity: &Identity) {
+        let federation = identity.federation.as_ref().map(|f| &f.exchange);
+        let Some(Exchange::Google { .. }) = federation else {
+            return;
+        };
+        if let Some(audience) = token
+            .audience
+            .first()
+            .filter(|_| identity.account.is_none())
+        {
+            let title = format!(
+                "identity `{}` has no `account` that could give an identity token",
+                identity.name
+            );
+            let help = "add account = \"NAME@PROJECT.iam.gserviceaccount.com\" to it, which the pool's principal may impersonate: a pool gives access tokens alone";
+            self.error(&audience.place, title, help);
+        }
+        let length: usize = token.scopes.iter().map(|scope| scope.value.len() + 1).sum();
+        if let Some(scope) = token.scopes.first().filter(|_| length > RESOURCE_LIMIT) {
+            let help = format!(
+                "write at most {RESOURCE_LIMIT} bytes of them: cloud-platform is all of them, and the rights are granted to the account"
+            );
+            self.error(&scope.place, "these scopes are too long together", help);
+        }
     }
 
     fn imdsv1(&mut self, entry: &AllowEntry) {
@@ -471,15 +502,19 @@ impl Compiling {
         limit
     }
 
-    /// Whether an identity is minted; the place of its rule, for messages.
-    pub(super) fn minted(files: &Files, set: &PolicySet) -> Vec<(u32, Arc<Identity>, Place)> {
+    /// What is given as an identity of this kind: the workload, the identity, and the place of its rule, for messages.
+    pub(super) fn given_as(
+        files: &Files,
+        set: &PolicySet,
+        kind: fn(&Identity) -> bool,
+    ) -> Vec<(u32, Arc<Identity>, Place)> {
         let entries = files.workload.iter().flat_map(|w| &w.allow);
-        let minted = set.allows.iter().zip(entries).filter_map(|(allow, entry)| {
+        let given = set.allows.iter().zip(entries).filter_map(|(allow, entry)| {
             let identity = allow.identity.clone()?;
             let place = entry.identity.as_ref()?.place.clone();
-            (identity.origin == Origin::Mint).then_some((allow.workload, identity, place))
+            kind(&identity).then_some((allow.workload, identity, place))
         });
-        minted.collect()
+        given.collect()
     }
 }
 

@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::Compiling;
+use crate::policy::Origin;
 use crate::policy::document::{At, Files, Text};
 use crate::policy::settings::{
-    Audit, Endpoint, Hardening, Host, Issuer, MTLS, Mode, Proxy, SHIPPED, Settings,
+    Audit, Endpoint, Hardening, Host, Issuer, MTLS, Mode, Proxy, ROOTS, SHIPPED, Settings, Trust,
 };
 use crate::request::Cloud;
 
@@ -29,6 +30,7 @@ impl Compiling {
             guests: self.guests(files),
             hardening: self.hardening(files),
             lifelines: self.lifelines(files),
+            trust: self.trust(files),
         }
     }
 
@@ -60,6 +62,23 @@ impl Compiling {
             uplinks: uplinks.iter().map(|t| t.value.clone()).collect(),
             raw_sockets_for: cgroups.map(values),
         }
+    }
+
+    /// Where nothing is said, a policy that speaks with the clouds' own endpoints trusts whom the system trusts.
+    fn trust(&mut self, files: &Files) -> Option<Trust> {
+        let Some(roots) = &files.trust.roots else {
+            let entries = files.identity.0.iter().map(|(_, entry)| &entry.source);
+            let mut exchanged =
+                entries.filter(|s| matches!(s.value, Origin::Assume | Origin::Federate));
+            let because = exchanged.next()?.place.clone();
+            return Some(Trust::new(ROOTS.into(), false, because));
+        };
+        if !roots.value.starts_with('/') {
+            let title = format!("`{}` is no absolute path", roots.value);
+            self.error(&roots.place, title, format!("write roots = \"{ROOTS}\""));
+        }
+        let place = roots.place.clone();
+        Some(Trust::new(roots.value.clone(), true, place))
     }
 
     fn trust_domain(&mut self, files: &Files) -> Option<Arc<str>> {

@@ -6,16 +6,18 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::Compiling;
-use crate::policy::Identity;
+use super::sessions::{is_session, session};
 use crate::policy::diagnostic::Place;
 use crate::policy::document::{Files, IdentityEntry};
+use crate::policy::federation::SubjectLimit;
 use crate::policy::pattern::{SelectorPattern, ValuePattern};
 use crate::policy::set::PolicySet;
 use crate::policy::settings::Host;
 use crate::policy::subject::Template;
+use crate::policy::{Identity, Origin};
 
 /// Variables that don't come from selectors.
-const FIXED: [&str; 4] = ["trust_domain", "host", "cluster", "workload"];
+pub(super) const FIXED: [&str; 4] = ["trust_domain", "host", "cluster", "workload"];
 
 impl Compiling {
     pub(super) fn prove_subjects(&mut self, files: &Files, set: &PolicySet, host: &Host) {
@@ -25,7 +27,7 @@ impl Compiling {
             .rev()
             .map(|(name, entry)| (&name.value, entry))
             .collect();
-        for (workload, identity, place) in Self::minted(files, set) {
+        for (workload, identity, place) in Self::given_as(files, set, Identity::is_vouched_for) {
             let entry = entries.get(&identity.name);
             let Some(subject) = entry.and_then(|e| e.subject.as_ref()) else {
                 continue;
@@ -40,9 +42,27 @@ impl Compiling {
             self.prove(&template, &subject.place, host, &variables(set, workload));
             let name = &set.workloads[workload as usize].name;
             let filled = template.fill(&|variable| fixed(variable, host, name));
+            self.short_enough(&filled, &identity, &subject.place);
             proven.push((workload, filled, place));
         }
         self.distinct(&proven, set);
+    }
+
+    /// What is open in it has one byte at least. A longer value is refused when somebody asks, and nothing is signed.
+    fn short_enough(&mut self, filled: &Template, identity: &Identity, place: &Place) {
+        if identity.origin != Origin::Federate {
+            return;
+        }
+        let limit = SubjectLimit::of(identity.cloud);
+        let least = filled.least_bytes();
+        if least > limit.bytes {
+            let title = format!(
+                "this subject comes out with {least} bytes, and {} takes {}",
+                limit.cloud, limit.bytes
+            );
+            let help = "shorten it: a shorter trust domain, or {trust_domain}/{host}/{workload} without words between";
+            self.error(place, title, help);
+        }
     }
 
     fn prove(
@@ -149,11 +169,17 @@ impl Compiling {
         for at in 0..set.allows.len() {
             let allow = &set.allows[at];
             let workload = allow.workload as usize;
-            let Some((identity, template)) = allow.identity.as_ref().and_then(parsed) else {
+            let Some(identity) = allow.identity.clone() else {
                 continue;
             };
             let name = set.workloads[workload].name.clone();
-            let filled = template.fill(&|variable| fixed(variable, host, &name));
+            let filled = if is_session(&identity) {
+                session(&identity, &name, host, &variables(set, allow.workload))
+            } else {
+                let fill = |variable: &str| fixed(variable, host, &name);
+                parsed(&identity).map(|template| template.fill(&fill))
+            };
+            let Some(filled) = filled else { continue };
             if let Some(text) = filled.text() {
                 set.allows[at].subject = Some(text);
             } else {
@@ -163,12 +189,11 @@ impl Compiling {
     }
 }
 
-fn parsed(identity: &Arc<Identity>) -> Option<(Arc<Identity>, Template)> {
-    let template = Template::parse(identity.subject.as_ref()?).ok()?;
-    Some((identity.clone(), template))
+fn parsed(identity: &Identity) -> Option<Template> {
+    Template::parse(identity.subject.as_ref()?).ok()
 }
 
-fn fixed(variable: &str, host: &Host, workload: &str) -> Option<String> {
+pub(super) fn fixed(variable: &str, host: &Host, workload: &str) -> Option<String> {
     match variable {
         "trust_domain" => host.trust_domain.as_ref().map(ToString::to_string),
         "host" => Some(host.name.to_string()),
@@ -178,12 +203,12 @@ fn fixed(variable: &str, host: &Host, workload: &str) -> Option<String> {
     }
 }
 
-struct Binding {
-    chosen_by_caller: bool,
+pub(super) struct Binding {
+    pub(super) chosen_by_caller: bool,
 }
 
 /// The variables that every alternative of a workload binds.
-fn variables(set: &PolicySet, workload: u32) -> HashMap<Arc<str>, Binding> {
+pub(super) fn variables(set: &PolicySet, workload: u32) -> HashMap<Arc<str>, Binding> {
     let own = set.alternatives_of(workload);
     let bound = |p: &SelectorPattern| match &p.value {
         ValuePattern::Variable { name, .. } => Some((name.clone(), p.key)),
