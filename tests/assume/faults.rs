@@ -1,10 +1,5 @@
 //! STS that refuses, throttles, lies or takes its time: what a caller is told, and what is asked again.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "what fails here fails the test that stands on it"
-)]
-
 use crate::aws::Instance;
 use crate::world;
 use imds_guard_tests::far::aws_sts::Fault;

@@ -237,6 +237,17 @@ impl State {
                 Some((key.to_owned(), value.to_owned()))
             })
             .collect();
+        self.begin(name, duration, policy, tags)
+    }
+
+    /// Keys of a new session.
+    fn begin(
+        &self,
+        name: &str,
+        duration: u32,
+        policy: Option<String>,
+        tags: Vec<(String, String)>,
+    ) -> Reply {
         let mut sessions = locked(&self.sessions);
         let number = sessions.len() + 1;
         let session = Session {
