@@ -16,6 +16,7 @@ pub mod issuer;
 mod log;
 pub mod proxy;
 pub mod reload;
+pub mod revoke;
 pub mod run;
 mod span;
 pub mod status;
@@ -70,6 +71,10 @@ pub enum Verb {
     Reload(reload::Args),
     /// Keep the policy that `reload --confirm-within` has put on trial.
     Confirm(reload::Confirm),
+    /// End what was given: connections, and credentials that are kept; and say what lives on, and how the cloud ends that.
+    ///
+    /// It changes no policy: who is allowed gets a new credential at its next request. Take the rule away first.
+    Revoke(revoke::Args),
     /// Break-glass: let one workload reach the real service as if nothing were guarded, for a while.
     ///
     /// The kernel ends it, also where no guard runs. Begin and end are in the audit file, and each use while a guard lives.
@@ -162,6 +167,7 @@ pub fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Early(args) => early::run(&args),
         Verb::Reload(args) => reload::run(&args),
         Verb::Confirm(args) => reload::confirm(&args),
+        Verb::Revoke(args) => revoke::run(&args),
         Verb::Bypass(args) => bypass::run(&args),
         Verb::Check(args) => check::run(args),
         Verb::Explain(args) => explain::run(args),

@@ -27,6 +27,11 @@ pub enum Ask {
     },
     /// The policy that is on trial stays.
     Confirm,
+    /// End connections, and forget what was fetched.
+    Revoke {
+        /// Of this workload; `None`: of all.
+        workload: Option<String>,
+    },
 }
 
 /// What became of it.

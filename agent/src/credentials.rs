@@ -238,6 +238,12 @@ impl<T: Credential, E: Failure> Broker<T, E> {
         self.slots.borrow_mut().remove(key);
     }
 
+    /// Forgets what is kept for this workload, whatever it is good for.
+    pub(crate) fn revoke(&self, workload: &str) {
+        let mut slots = self.slots.borrow_mut();
+        slots.retain(|key, _| &*key.workload != workload);
+    }
+
     /// Forgets everything: the policy has changed.
     pub(crate) fn clear(&self) {
         self.slots.borrow_mut().clear();

@@ -19,6 +19,7 @@ pub mod control;
 pub mod credentials;
 pub mod doctor;
 pub mod guard;
+mod handed;
 pub mod intercept;
 pub mod issuer;
 mod notify;

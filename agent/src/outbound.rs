@@ -94,7 +94,6 @@ pub(crate) enum OutboundError {
 #[derive(Debug, Clone)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
-    pub(crate) content_type: Option<HeaderValue>,
     pub(crate) retry_after: Option<HeaderValue>,
     /// Often a credential.
     pub(crate) body: Secret<Bytes>,
@@ -241,11 +240,9 @@ impl Outbound {
             .map_err(|error| OutboundError::Body(Arc::clone(&far.0), error))?
             .to_bytes();
         self.keep(setup, far, line).await;
-        let header = |name| head.headers.get(name).cloned();
         Ok(Answer {
             status: head.status,
-            content_type: header(hyper::header::CONTENT_TYPE),
-            retry_after: header(hyper::header::RETRY_AFTER),
+            retry_after: head.headers.get(hyper::header::RETRY_AFTER).cloned(),
             body: Secret::new(body),
         })
     }

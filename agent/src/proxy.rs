@@ -27,6 +27,7 @@ mod rates;
 mod ready;
 mod record;
 mod reply;
+mod revoked;
 mod run;
 mod sandbox;
 pub(crate) mod seam;
@@ -39,6 +40,7 @@ mod socket;
 use std::cell::RefCell;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use tokio::sync::watch;
 
@@ -68,6 +70,7 @@ pub(crate) struct Proxy {
     node: Rc<Broker<answer::Node, answer::Unforwarded>>,
     /// Told of each new policy: whoever waits for something to change is judged anew.
     changed: watch::Sender<()>,
+    revoked: revoked::Revoked,
     upstream: Upstream,
     /// The clouds' own endpoints.
     outbound: Outbound,
@@ -104,6 +107,7 @@ impl Proxy {
             given: Rc::new(Broker::new()),
             node: Rc::new(Broker::new()),
             changed: watch::Sender::new(()),
+            revoked: revoked::Revoked::default(),
             replies: reply::Replies::new(),
             sink: sink::Sink::new(audit),
         })
@@ -127,6 +131,25 @@ impl Proxy {
         self.node.clear();
         self.changed.send_replace(());
         self.rates.clear();
+    }
+
+    /// An operator's word: nothing that was fetched for this workload, or for anybody, is given any more, and connections end. The
+    /// next who asks is judged and served anew.
+    fn revoke(&self, workload: Option<&Arc<str>>) {
+        match workload {
+            Some(name) => {
+                self.broker.revoke(name);
+                self.forwarded.revoke(name);
+                self.given.revoke(name);
+            }
+            None => {
+                self.broker.clear();
+                self.forwarded.clear();
+                self.given.clear();
+                self.node.clear();
+            }
+        }
+        self.revoked.revoke(workload);
     }
 
     fn record(&self, caller: Option<Caller>) -> record::Record {

@@ -73,6 +73,40 @@ fn check_names_every_mistake_with_its_place_and_2() {
 }
 
 #[test]
+fn check_says_where_and_why_trust_roots_can_not_be_used() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (main, roots) = (
+        directory.path().join("main.toml"),
+        directory.path().join("roots.pem"),
+    );
+    let policy = format!("[trust]\nroots = \"{}\"\n", roots.display());
+    std::fs::write(&main, policy).expect("a file");
+    let main = main.to_str().expect("UTF-8");
+    let told = |because: &str| {
+        let output = said(&["check", main]);
+        assert_eq!(output.status.code(), Some(2), "{because}");
+        let told = errors(&output);
+        for expected in [
+            &format!("{main}:2:9"),
+            because,
+            "write the path of a PEM file",
+        ] {
+            assert!(told.contains(expected), "{expected} in {told}");
+        }
+    };
+    told("No such file");
+    std::fs::create_dir(&roots).expect("a directory");
+    told("Is a directory");
+    std::fs::remove_dir(&roots).expect("removed");
+    std::fs::write(&roots, "no certificate\n").expect("a file");
+    told("no certificate is in it");
+    let authority = imds_guard_tests::Authority::new().expect("an authority");
+    std::fs::write(&roots, authority.pem()).expect("a file");
+    let output = said(&["check", main]);
+    assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
+}
+
+#[test]
 fn check_of_a_file_that_is_not_there_is_2() {
     let output = said(&["check", "/nowhere/policy.toml"]);
     assert_eq!(output.status.code(), Some(2));

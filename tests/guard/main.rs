@@ -3,6 +3,7 @@
 
 mod exclusive;
 mod lacking;
+mod revoke;
 
 use imds_guard_tests::{World, patience, require};
 use nix::sys::signal::Signal;

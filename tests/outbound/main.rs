@@ -11,6 +11,8 @@ use std::fs;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
+/// Where a machine in Azure has its resolver: at a guarded address, and another port.
+const AZURES: &str = "168.63.129.16";
 const ENTRA: &str = "login.microsoftonline.com";
 const TOKEN: &str =
     "/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https%3A%2F%2Fvault.azure.net";
@@ -54,7 +56,10 @@ fn entra(_: &Request) -> Reply {
 
 fn ask(world: &World) -> Response {
     let billing = world.workload("billing").uid(1001).gid(2002);
-    billing.get(TOKEN).unwrap()
+    billing.get(TOKEN).unwrap_or_else(|error| {
+        let log = fs::read_to_string(world.directory().join("agent.log"));
+        panic!("{error:#}; the agent said:\n{}", log.unwrap())
+    })
 }
 
 /// Asks until the answer is one of those that are wanted: the guard looks at the host's files every so often.
@@ -118,19 +123,23 @@ fn a_name_is_found_by_a_resolver_over_udp_and_tcp() {
     let world = World::new("out-dns").unwrap();
     let far = world.far_ends().unwrap();
     let end = nameless(&far);
-    let dns = Resolver::start(&world, "127.0.0.53", end.address().ip()).unwrap();
+    let dns = Resolver::start(&world, AZURES, end.address().ip()).unwrap();
     let agent = world.agent().config(&trusting(&far)).start().unwrap();
     assert!(failed(ask(&world).status));
     // As a DHCP client does it: another file in its place would not be seen behind the bind mount, so it is written over.
     fs::write(
         far.resolv_conf(),
-        "search example.org\nnameserver 127.0.0.53\n",
+        format!("search example.org\nnameserver {AZURES}\n"),
     )
     .unwrap();
     soon(&world, served);
     assert!(dns.over_udp() >= 2 && dns.over_tcp() == 0);
     dns.manner(Manner::Truncated);
-    fs::write(far.resolv_conf(), "nameserver 127.0.0.53\noptions edns0\n").unwrap();
+    fs::write(
+        far.resolv_conf(),
+        format!("nameserver {AZURES}\noptions edns0\n"),
+    )
+    .unwrap();
     soon(&world, served);
     let deadline = Instant::now() + patience(Duration::from_secs(10));
     while dns.over_tcp() == 0 && Instant::now() < deadline {
@@ -220,7 +229,7 @@ fn a_start_without_roots_is_refused_with_the_place_and_what_to_write() {
     let ended = agent.wait_end(patience(Duration::from_secs(10))).unwrap();
     assert_eq!(ended.code(), Some(2), "{}", agent.log());
     for expected in [
-        "imds-guard.toml:23:9",
+        "imds-guard.toml:20:9",
         "/nowhere/roots.pem",
         "write the path",
     ] {

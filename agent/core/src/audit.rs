@@ -1,7 +1,7 @@
 //! The audit records: their fields, names and words, defined here once. The proxy writes one [`Exchange`] for each request,
 //! the guard one [`Signed`] for each token that it mints, one [`Observed`] for each connection that was let through, one
 //! [`Drift`] for each change of what is in force, and one [`Trial`] for each turn of a policy that has to be confirmed; whoever
-//! begins or ends a bypass one [`Bypass`].
+//! begins or ends a bypass one [`Bypass`]. The guard writes one [`Revoked`] for each word of an operator that ends what was given.
 //! A contract with whoever reads the file: `agent/docs/audit.md` says what each field means, and a test holds it to this.
 //! Data alone, borrowed from what is at hand; never a secret: no header, no body, no query but the resource asked for.
 
@@ -34,6 +34,8 @@ pub enum Line<'a> {
     Trial(Trial<'a>),
     /// Somebody is let pass for a while, or no longer.
     Bypass(Bypass<'a>),
+    /// What was fetched is given no more.
+    Revoked(Revoked<'a>),
 }
 
 /// How an exchange ended, in one word.
@@ -208,6 +210,19 @@ pub struct Trial<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<&'a str>,
     /// Which policy is in force now.
+    pub epoch: u64,
+}
+
+/// An operator has said so: connections ended, and what was kept is gone. What had been given lives on until its end.
+#[derive(Debug, Clone, Serialize)]
+pub struct Revoked<'a> {
+    /// When.
+    #[serde(serialize_with = "printed")]
+    pub time: jiff::Timestamp,
+    /// Whose; none: everybody's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workload: Option<&'a str>,
+    /// Which policy is in force.
     pub epoch: u64,
 }
 

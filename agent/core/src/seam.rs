@@ -16,6 +16,7 @@
 //! | (none: pushed) | – | `Policy` | a sealed memfd holding [`PolicyFiles`] |
 //! | (none: pushed) | – | `Issuer` | – |
 //! | (none: pushed) | – | `Outbound` | a sealed memfd holding [`OutboundFiles`] |
+//! | (none: pushed) | – | `Revoke` | – |
 //! | (none: pushed) | – | `Listeners` | one per cookie, in that order |
 //! | (none: pushed) | – | `Guests` | the listeners of each, in that order |
 

@@ -47,7 +47,7 @@ pub fn confirm(args: &Confirm) -> Result<ExitCode, Failure> {
     ask(&args.run_dir, &Ask::Confirm)
 }
 
-fn ask(run_dir: &Path, ask: &Ask) -> Result<ExitCode, Failure> {
+pub(super) fn ask(run_dir: &Path, ask: &Ask) -> Result<ExitCode, Failure> {
     if !nix::unistd::geteuid().is_root() {
         return Err(Failure::new(Exit::Environment, "that takes root: use sudo"));
     }

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use imds_guard_core::audit::{Bypass, Drift, Line, Observed, Signed, Trial};
+use imds_guard_core::audit::{Bypass, Drift, Line, Observed, Revoked, Signed, Trial};
 use imds_guard_core::decision::Permit;
 use imds_guard_core::policy::Mode;
 use imds_guard_ebpf::{Counter, Mode as KernelMode, ObserveEvent};
@@ -135,6 +135,11 @@ impl Audit {
     /// A turn of a policy that has to be confirmed.
     pub(super) fn trial(&mut self, trial: Trial<'_>) -> std::io::Result<()> {
         self.write(&Line::Trial(trial))
+    }
+
+    /// What was fetched is given no more.
+    pub(super) fn revoked(&mut self, revoked: Revoked<'_>) -> std::io::Result<()> {
+        self.write(&Line::Revoked(revoked))
     }
 
     /// Somebody is let pass for a while, or no longer.

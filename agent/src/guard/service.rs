@@ -32,6 +32,7 @@ use crate::sys::scm::Received;
 use crate::sys::sockopt;
 
 mod reload;
+mod revoke;
 mod status;
 mod trial;
 
@@ -126,8 +127,7 @@ impl Guard {
     pub(super) fn start(options: Options, returned: Returned) -> Result<Self, GuardError> {
         let (policy, trials) = Trials::begin(&options)?;
         let settings = &policy.settings;
-        let user = options.proxy_user.as_deref();
-        let (uid, gid) = start::proxy_user(user.unwrap_or(&settings.proxy.user))?;
+        let (uid, gid) = start::proxy_user(options.proxy_user.as_deref(), settings)?;
         let empty = start::run_directory(&options.run_dir)?;
         let lock = start::lock(&options.run_dir)?;
         let control = Control::open(&options.run_dir)?;
@@ -147,9 +147,8 @@ impl Guard {
         let mut interceptor = intercepted(&options, &policy, returned.listeners)?;
         start::tell(interceptor.layers(), &options, listen);
         let (listeners, namespaces, events) = undone_if_fresh(&mut interceptor, &options)?;
-        let older = start::older(&interceptor);
         let mut guard = Self {
-            older,
+            older: start::older(&interceptor),
             answers: Answers {
                 interceptor,
                 attestor,

@@ -73,8 +73,15 @@ pub(super) fn audit(named: Option<&Path>, settings: &Settings) -> Result<Audit, 
     Audit::open(named.or(configured))
 }
 
-/// The proxy's user and group: a name in `/etc/passwd`, or `UID:GID`.
-pub(super) fn proxy_user(user: &str) -> Result<(Uid, Gid), GuardError> {
+/// The proxy's user and group, as named at the start, else as configured: a name in `/etc/passwd`, or `UID:GID`.
+pub(super) fn proxy_user(
+    named: Option<&str>,
+    settings: &Settings,
+) -> Result<(Uid, Gid), GuardError> {
+    user(named.unwrap_or(&settings.proxy.user))
+}
+
+fn user(user: &str) -> Result<(Uid, Gid), GuardError> {
     let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     let (uid, gid) = ids(user, &passwd).ok_or_else(|| GuardError::NoProxyUser(user.to_owned()))?;
     if uid == 0 || gid == 0 {
@@ -208,9 +215,9 @@ mod tests {
         assert_eq!(ids("proxy", passwd), Some((13, 14)));
         assert_eq!(ids("65534:65533", passwd), Some((65534, 65533)));
         assert_eq!(ids("prox", passwd), None);
-        assert!(matches!(proxy_user("0:5"), Err(GuardError::ProxyIsRoot)));
+        assert!(matches!(user("0:5"), Err(GuardError::ProxyIsRoot)));
         assert!(matches!(
-            proxy_user("no such user"),
+            user("no such user"),
             Err(GuardError::NoProxyUser(_))
         ));
     }

@@ -134,10 +134,16 @@ async fn attributed(proxy: Rc<Proxy>, socket: Socket, caller: Caller, seat: Seat
         door: RefCell::default(),
     };
     let Connection { proxy, socket, .. } = &connection;
-    let ended = http1::serve(socket, &seat, &proxy.replies, async |gate: &mut Gate<_>| {
+    let served = http1::serve(socket, &seat, &proxy.replies, async |gate: &mut Gate<_>| {
         exchange(&connection, gate).await
     });
-    match ended.await {
+    let ended = tokio::select! {
+        biased;
+        ended = served => ended,
+        // In the middle of whatever it is: what is on its way to this caller was fetched before.
+        () = proxy.revoked.reaches(|| connection.names()) => Ended::Closed,
+    };
+    match ended {
         Ended::Violation(violation) => connection.violated(violation).await,
         Ended::Closed | Ended::Broken | Ended::Idle => {}
     }
@@ -162,6 +168,13 @@ impl Connection {
             answer
         };
         linger::refuse(self.socket.clone(), &answer.to_bytes()).await;
+    }
+
+    /// The workloads that are on it, as far as that is known: who has asked for nothing has got nothing.
+    fn names(&self) -> Vec<Arc<str>> {
+        let session = self.session.borrow();
+        let workload = |session: &Rc<Session>| session.workload(&self.proxy.policy()).names();
+        session.as_ref().map(workload).unwrap_or_default()
     }
 
     /// Begins the record of an exchange on it.

@@ -324,6 +324,7 @@ fn take(
             proxy.replace_policy(Policy::receive(&pushed, push.fds, unix_now())?);
         }
         Answer::Issuer(issuer) => published.publish(&issuer),
+        Answer::Revoke { workload } => proxy.revoke(workload.as_ref()),
         Answer::Outbound => {
             let fd = push.fds.into_iter().next();
             let fd = fd.ok_or(ProxyError::Welcome("the files of the way out"))?;

@@ -209,6 +209,7 @@ const fn id(answer: &Answer) -> Option<u64> {
         | Answer::Listeners(_)
         | Answer::Audit
         | Answer::Outbound
+        | Answer::Revoke { .. }
         | Answer::Guests(_) => None,
         Answer::Attested(attested) => Some(attested.id),
         Answer::Signed(signed) => Some(signed.id),

@@ -147,6 +147,7 @@ impl Rogue {
                 | Answer::Listeners(_)
                 | Answer::Audit
                 | Answer::Outbound
+                | Answer::Revoke { .. }
                 | Answer::Guests(_)
                 | Answer::Welcome(_) => continue,
                 Answer::Attested(attested) => match attested.subject {

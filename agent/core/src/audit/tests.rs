@@ -127,6 +127,11 @@ fn of_the_guard(with: &mut dyn FnMut(&Line<'_>)) {
         until: "2026-11-21T10:30:00Z",
         by: Some(1000),
     }));
+    with(&Line::Revoked(Revoked {
+        time: time(),
+        workload: Some("billing-api"),
+        epoch: 4,
+    }));
 }
 
 /// `caller.pid` and so on, for each value that is not itself an object.

@@ -173,6 +173,13 @@ impl PolicySet {
         self.workloads.len()
     }
 
+    /// Whether there is a workload of this name.
+    pub fn has_workload(&self, name: &str) -> bool {
+        self.workloads
+            .iter()
+            .any(|workload| &*workload.name == name)
+    }
+
     /// Whether a deny rule holds that is not in audit mode itself.
     pub fn enforces_denies(&self) -> bool {
         self.denies.iter().any(|deny| !deny.audit)

@@ -48,6 +48,11 @@ pub enum Answer {
     },
     /// The audit file was opened anew: its descriptor is beside this message, and lines go there from now on.
     Audit,
+    /// What was fetched for this workload, or for all, is not given any more, and its connections end.
+    Revoke {
+        /// Its name.
+        workload: Option<Arc<str>>,
+    },
     /// Whom to trust and to ask for names, from now on. Before the policy that needs it, and again when the files change.
     Outbound,
 }

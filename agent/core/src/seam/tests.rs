@@ -152,6 +152,9 @@ fn pushes() -> Vec<Answer> {
         }),
         Answer::Audit,
         Answer::Outbound,
+        Answer::Revoke {
+            workload: Some("billing".into()),
+        },
         Answer::Listeners(Listeners {
             netns_cookies: vec![4, u64::MAX],
         }),

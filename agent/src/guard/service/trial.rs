@@ -213,6 +213,7 @@ impl Guard {
                     confirm_within_s: None,
                 } => self.reload_for_good(),
                 Ask::Confirm => self.confirm(),
+                Ask::Revoke { workload } => self.revoke(workload.as_deref()),
             };
             let (done, told) = match outcome {
                 Ok(told) => (true, told),

@@ -103,7 +103,7 @@ impl Bench {
             unreadable: vec![],
         };
         let setup = Setup {
-            tls: trust::Tls::new(bench.authority.pem()).unwrap(),
+            tls: Tls::new(bench.authority.pem()).unwrap(),
             resolver: Resolver::asking(resolvers, "".into()),
         };
         *bench.outbound.setup.borrow_mut() = Some(Rc::new(setup));
