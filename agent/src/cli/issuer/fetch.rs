@@ -18,7 +18,7 @@ use crate::outbound::trust;
 /// What AWS waits for.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// No issuer's documents are near it.
-const BYTES: u64 = 1 << 20;
+const BYTES: usize = 1 << 20;
 
 /// The JSON at `url`, vouched for by an authority in the file `roots`.
 pub(super) fn json(url: &str, roots: &Path) -> Result<Value> {
@@ -45,13 +45,33 @@ pub(super) fn json(url: &str, roots: &Path) -> Result<Value> {
     read(&whole(stream)?)
 }
 
-/// All that comes until the server closes, as it was asked to; also where it does so without a word of TLS: what is cut short
-/// isn't JSON.
-fn whole(stream: impl Read) -> Result<Vec<u8>> {
-    let mut bytes = vec![];
-    match stream.take(BYTES).read_to_end(&mut bytes) {
-        Err(error) if error.kind() != ErrorKind::UnexpectedEof => Err(error.into()),
-        _ => Ok(bytes),
+/// An answer, as long as it says that it is; one that doesn't say ends with the connection, also where that ends without a word of
+/// TLS: what is cut short isn't JSON.
+fn whole(mut stream: impl Read) -> Result<Vec<u8>> {
+    let (mut bytes, mut chunk) = (vec![], [0; 4096]);
+    while !is_whole(&bytes) {
+        ensure!(bytes.len() < BYTES, "it is longer than {BYTES} bytes");
+        match stream.read(&mut chunk) {
+            Ok(0) => break,
+            Ok(count) => bytes.extend_from_slice(&chunk[..count]),
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => break,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(bytes)
+}
+
+fn is_whole(answer: &[u8]) -> bool {
+    let Some(end) = answer.windows(4).position(|w| w == b"\r\n\r\n") else {
+        return false;
+    };
+    let head = String::from_utf8_lossy(&answer[..end]).to_ascii_lowercase();
+    let body = &answer[end + 4..];
+    let mut lines = head.lines();
+    let length = lines.find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
+    match length {
+        Some(length) => body.len() >= length,
+        None => head.contains("transfer-encoding:") && joined(body).is_some(),
     }
 }
 
