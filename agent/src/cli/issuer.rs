@@ -152,8 +152,8 @@ fn compare(
         let own: Value = serde_json::from_str(own)?;
         if *path == JWKS_PATH {
             let keys = found["keys"].as_array().cloned().unwrap_or_default();
-            let missing = own["keys"].as_array().into_iter().flatten();
-            if let Some(key) = missing.into_iter().find(|key| !keys.contains(key)) {
+            let mut expected = own["keys"].as_array().into_iter().flatten();
+            if let Some(key) = expected.find(|key| !keys.contains(key)) {
                 return Err(failed(format!(
                     "{url} lacks this host's key {}: upload what `imds-guard issuer publish --dir DIR` writes",
                     key["kid"]
