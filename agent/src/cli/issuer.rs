@@ -12,7 +12,7 @@ use imds_guard_core::policy::settings::{self, ROOTS};
 use imds_guard_core::token::{DISCOVERY_PATH, JWKS_PATH};
 use serde_json::Value;
 
-use super::check::{self, Bad};
+use super::check;
 use super::{Exit, Failure};
 use crate::issuer::Issuer;
 
@@ -113,15 +113,8 @@ pub fn run(args: Args) -> Result<ExitCode, Failure> {
 
 /// Reads and compiles the configuration.
 pub(super) fn compiled(config: &Path) -> Result<Compiled, Failure> {
-    let sources = check::read(&[config.to_owned()]);
-    sources
-        .and_then(|sources| check::compile(&sources))
-        .map_err(|bad| match bad {
-            Bad::File(told) => Failure::new(Exit::Usage, told),
-            Bad::Policy(diagnostics) => {
-                Failure::new(Exit::Usage, diagnostics.to_string().trim_end())
-            }
-        })
+    check::compile(check::read(&[config.to_owned()]))
+        .map_err(|diagnostics| Failure::new(Exit::Usage, diagnostics.to_string().trim_end()))
 }
 
 /// Whole or not at all: who serves the directory never finds half of it.
