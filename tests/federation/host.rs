@@ -79,7 +79,7 @@ pub(crate) struct Host<'w> {
     pub(crate) google: Google,
     pub(crate) agent: AgentProcess,
     /// Far ends end with the process, names with these.
-    pub(crate) far: FarEnds<'w>,
+    _far: FarEnds<'w>,
     pub(crate) issuer: FarEnd,
 }
 
@@ -101,7 +101,7 @@ impl<'w> Host<'w> {
             python: Python::new(world).unwrap(),
             agent: world.agent().config(&policy).start().unwrap(),
             world,
-            far,
+            _far: far,
             issuer,
         }
     }
