@@ -1,7 +1,11 @@
 //! Beside others that write the packet filter's rules, with Debian's packages of them: firewalld, Docker, and nftables' own
 //! service, which flushes everything. In both orders, and after a reload and a restart of each, all get what they got before.
 
+mod docker;
+
 use std::process::Command;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -27,57 +31,67 @@ identity = "billing"
 "#;
 
 /// One machine, what is on it, and what is around it.
-pub(crate) struct Scene<'w> {
+struct Scene<'w> {
     azure: FakeAzure,
-    pub(crate) machine: Machine,
+    machine: Machine,
     guest: Space,
     stranger: Space,
     _world: &'w World,
     /// How often the real service had been asked when the guard began.
-    asked: usize,
+    asked: AtomicUsize,
 }
 
 impl<'w> Scene<'w> {
     /// Nothing runs yet, and the real service answers everybody.
-    pub(crate) fn boot(world: &'w World, rules: &str, more: &[(&str, &str)]) -> Result<Self> {
+    fn boot(world: &'w World, rules: &str, more: &[(&str, &str)]) -> Result<Self> {
         let azure = world.azure()?;
         let (guest, stranger) = (world.container()?, world.container()?);
-        let policy = format!("{POLICY}{GUEST}{rules}");
+        let policy = Self::policy(rules);
         let machine = Machine::boot_beside_others(world, &policy, more)?;
-        let mut scene = Self {
+        let scene = Self {
             azure,
             machine,
             guest,
             stranger,
             _world: world,
-            asked: 0,
+            asked: AtomicUsize::new(0),
         };
         for space in [&scene.guest, &scene.stranger] {
             let (code, body) = scene.from(space)?;
             ensure!(code == "200" && body.contains(UPSTREAM_TOKEN), "{body}");
         }
-        scene.asked = scene.azure.received().len();
+        scene.forget();
         Ok(scene)
     }
 
-    pub(crate) fn must(&self, words: &str) -> Result<String> {
+    /// What the real service was asked so far was meant to reach it.
+    fn forget(&self) {
+        self.asked.store(self.azure.received().len(), Relaxed);
+    }
+
+    /// The configuration, with these rules in it.
+    fn policy(rules: &str) -> String {
+        format!("{POLICY}{GUEST}{rules}")
+    }
+
+    fn must(&self, words: &str) -> Result<String> {
         let words: Vec<&str> = words.split(' ').collect();
         let done = self.machine.must(&words);
         done.with_context(|| self.machine.journal("*"))
     }
 
-    pub(crate) fn guard_starts(&self) -> Result<()> {
+    fn guard_starts(&self) -> Result<()> {
         self.must(&format!("systemctl start {GUARD} {PROXY}"))
             .map(drop)
     }
 
-    pub(crate) fn guard_goes(&self) -> Result<()> {
+    fn guard_goes(&self) -> Result<()> {
         self.must(&format!("systemctl stop {GUARD} {PROXY}"))?;
         self.must("imds-guard teardown").map(drop)
     }
 
     /// The guard is started anew, and serves again.
-    pub(crate) fn guard_restarts(&self) -> Result<()> {
+    fn guard_restarts(&self) -> Result<()> {
         let proxy = self.machine.main_pid(PROXY)?;
         self.must(&format!("systemctl restart {GUARD}"))?;
         self.machine.wait_active(PROXY, &proxy).map(drop)
@@ -116,13 +130,16 @@ impl<'w> Scene<'w> {
     }
 
     /// Each gets what is its own, and the real service hears of none of it.
-    pub(crate) fn holds(&self, state: &str) -> Result<()> {
-        let gets = [
-            self.machine.ask("billing", VAULT)?.0,
-            self.machine.ask("web", VAULT)?.0,
-            self.guest()?,
-            self.from(&self.stranger)?.0,
-        ];
+    fn holds(&self, state: &str) -> Result<()> {
+        // At once: one of them waits until it has given up.
+        let gets = std::thread::scope(|scope| {
+            let stranger = scope.spawn(|| self.from(&self.stranger));
+            let web = scope.spawn(|| self.machine.ask("web", VAULT));
+            let billing = self.machine.ask("billing", VAULT)?.0;
+            let guest = self.guest()?;
+            let [web, stranger] = [web, stranger].map(|asks| asks.join().expect("curl"));
+            anyhow::Ok([billing, web?.0, guest, stranger?.0])
+        })?;
         ensure!(
             gets == ["200", "403", "build", "000"],
             "{state}: {gets:?}\n{}\n{}",
@@ -132,8 +149,8 @@ impl<'w> Scene<'w> {
         self.nothing_passed(state)
     }
 
-    pub(crate) fn nothing_passed(&self, state: &str) -> Result<()> {
-        let asked = &self.azure.received()[self.asked..];
+    fn nothing_passed(&self, state: &str) -> Result<()> {
+        let asked = &self.azure.received()[self.asked.load(Relaxed)..];
         ensure!(asked.is_empty(), "{state}: {asked:?}");
         Ok(())
     }
@@ -153,7 +170,7 @@ impl<'w> Scene<'w> {
     }
 
     /// What nftables' own service does at a reload: flushes everything. It is back within a second, and recorded.
-    pub(crate) fn flushed(&self) -> Result<()> {
+    fn flushed(&self) -> Result<()> {
         let before = self.drifts()?.len();
         let began = Instant::now();
         self.must("systemctl restart nftables.service")?;
