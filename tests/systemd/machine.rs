@@ -19,6 +19,11 @@ const PACKAGES: &str = "systemd,systemd-sysv,dbus,curl,nftables";
 const CLOUDS: &str = "systemd,systemd-sysv,dbus,curl,nftables,iproute2,cloud-init,waagent,google-guest-agent,amazon-ec2-net-utils,amazon-ec2-utils";
 const NOT_ENABLED: &str = r#"--customize-hook=cd "$1/etc/systemd/system" && rm -rf ./*.wants/cloud-* ./*.wants/walinuxagent* ./*.wants/google-* cloud-* walinuxagent* && touch "$1/etc/cloud/cloud-init.disabled""#;
 
+/// Another: with those that write the packet filter's rules, too, none of them enabled.
+const FIREWALLS: &str =
+    "systemd,systemd-sysv,dbus,curl,nftables,iproute2,firewalld,docker.io,iptables,busybox-static";
+const NONE_OF_THEM: &str = r#"--customize-hook=cd "$1/etc/systemd/system" && rm -f ./*.wants/docker.* ./*.wants/containerd.* ./*.wants/firewalld.* dbus-org.fedoraproject.FirewallD1.service"#;
+
 /// It takes two seconds, and ten times that beside other builds.
 const BOOT: Duration = Duration::from_secs(90);
 
@@ -43,6 +48,16 @@ impl Machine {
         more: &[(&str, &str)],
     ) -> Result<Self> {
         let root = root_file_system("-clouds", CLOUDS, &[NOT_ENABLED])?;
+        Self::on(world, &root, &configured(world, policy)?, more)
+    }
+
+    /// The same on a Debian with firewalld and Docker.
+    pub(crate) fn boot_beside_others(
+        world: &World,
+        policy: &str,
+        more: &[(&str, &str)],
+    ) -> Result<Self> {
+        let root = root_file_system("-firewalls", FIREWALLS, &[NONE_OF_THEM])?;
         Self::on(world, &root, &configured(world, policy)?, more)
     }
 

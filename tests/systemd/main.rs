@@ -1,5 +1,6 @@
 //! The units, under a real systemd: what `systemd/README.md` says is so.
 
+mod beside;
 mod boot;
 mod exposure;
 mod glass;

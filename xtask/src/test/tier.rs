@@ -74,7 +74,7 @@ impl Tier {
             Self::Functional => 30,
             // A third of it: killed at each step of its walk.
             Self::Kernel => 900,
-            // Two root file systems made, one with the clouds' agents; daemons restarted a hundred times, and hung until the watchdog acts.
+            // Three root file systems made, one with the clouds' agents, one with firewalld and Docker; daemons restarted a hundred times, and hung until the watchdog acts.
             Self::Systemd => 720,
             Self::Package => 180,
             // From nothing: kernels fetched, arm64 built.
