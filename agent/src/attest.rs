@@ -44,6 +44,9 @@ pub enum AttestError {
     /// Its facts can't be read.
     #[error("process {0}: {1}: {2}")]
     Unreadable(u32, &'static str, #[source] Errno),
+    /// Not a program's process: whoever had the kernel connect isn't known.
+    #[error("{0} is a thread of the kernel's own, which connects for somebody unknown")]
+    Kernel(u32),
     /// The kernel could not record enough to name the process.
     #[error("the kernel's record lacks {0}")]
     Incomplete(&'static str),

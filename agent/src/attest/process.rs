@@ -31,7 +31,11 @@ pub fn pin(
     }
     let tgid = record.tgid;
     let (pidfd, dir) = open(proc, tgid)?;
-    let same_start = start_ticks(&dir, tgid)? == record.start_boottime / NANOS_PER_TICK;
+    let stat = read(&dir, tgid, "stat")?;
+    if is_of_the_kernel(&stat) {
+        return Err(AttestError::Kernel(tgid));
+    }
+    let same_start = start_ticks(&stat)? == record.start_boottime / NANOS_PER_TICK;
     if !same_start || !same_inode(record, &pidfd)? {
         return Err(AttestError::Recycled(tgid));
     }
@@ -156,9 +160,15 @@ fn read(dir: &ProcessDir, tgid: u32, name: &'static str) -> Result<String, Attes
 }
 
 /// Start time in ticks: field 22 of `stat`, counted behind the name, which may itself hold spaces and parentheses.
-fn start_ticks(dir: &ProcessDir, tgid: u32) -> Result<u64, AttestError> {
-    let stat = read(dir, tgid, "stat")?;
-    stat_field(&stat, 22).ok_or(AttestError::Incomplete("start time in /proc/PID/stat"))
+fn start_ticks(stat: &str) -> Result<u64, AttestError> {
+    stat_field(stat, 22).ok_or(AttestError::Incomplete("start time in /proc/PID/stat"))
+}
+
+/// Whether it is a thread of the kernel's own (`PF_KTHREAD` of include/linux/sched.h). Somebody has it connect, and it isn't known
+/// who: with MPTCP, a peer that announces an address makes one dial it. It has root's ids, which that somebody must not get.
+fn is_of_the_kernel(stat: &str) -> bool {
+    const PF_KTHREAD: u64 = 0x0020_0000;
+    stat_field(stat, 9).is_none_or(|flags| flags & PF_KTHREAD != 0)
 }
 
 fn stat_field(stat: &str, field: usize) -> Option<u64> {
@@ -252,6 +262,15 @@ mod tests {
         assert_eq!(stat_field(stat, 22), Some(4242));
         assert_eq!(stat_field(stat, 4), Some(1));
         assert_eq!(stat_field("7 (a", 22), None);
+    }
+
+    #[test]
+    fn a_thread_of_the_kernels_own_is_nobodys_process() {
+        let kthreadd = "2 (kthreadd) S 0 0 0 0 -1 2129984 0 0 0 0 0 4 0 0 20 0 1 0 31 0 0";
+        assert!(is_of_the_kernel(kthreadd));
+        assert!(is_of_the_kernel("2 (cut"), "unknown is no permission");
+        let ours = std::fs::read_to_string("/proc/self/stat").unwrap();
+        assert!(!is_of_the_kernel(&ours), "{ours}");
     }
 
     #[test]

@@ -271,6 +271,6 @@ fn reason(error: &AttestError) -> Refusal {
         AttestError::Gone(_) | AttestError::Recycled(_) => Refusal::CallerGone,
         AttestError::Changed(..) => Refusal::CallerChanged,
         AttestError::Unreadable(..) => Refusal::Internal,
-        AttestError::Incomplete(_) => Refusal::Unattributed,
+        AttestError::Incomplete(_) | AttestError::Kernel(_) => Refusal::Unattributed,
     }
 }
