@@ -195,8 +195,8 @@ fn a_body_that_comes_slowly_gives_no_time_to_become_another() -> Result<()> {
     };
     assert_eq!(sent_by(&copy)?, "403\n");
     assert!(azure.received().is_empty(), "{:?}", azure.received());
-    // The same program, executed again, is the same: the service hears of it (and, being a stand-in, knows no events).
-    assert_eq!(sent_by(&python)?, "404\n");
+    // The same program, executed again, is the same: the service hears of it (and finds no event named in it).
+    assert_eq!(sent_by(&python)?, "400\n");
     let received = azure.received();
     assert_eq!(received.len(), 1, "{received:?}");
     assert!(
