@@ -18,6 +18,11 @@ pub trait Guarded<'w>: Sized {
     /// Credentials end so soon that a client asks anew, if it is given this time.
     const PAUSE: Duration;
 
+    /// Lets pass what time it takes, and at least so much, until the agent keeps nothing of what it got.
+    fn pause(&self, least: Duration) {
+        std::thread::sleep(Self::PAUSE.max(least));
+    }
+
     /// The machine, with its agent.
     fn new(world: &'w World) -> Self;
 

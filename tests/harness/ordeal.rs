@@ -110,7 +110,7 @@ pub fn renewed_and_restarted<'w, S: Guarded<'w>>(world: &'w World, client: &Clie
         }
         assert!(at.asked() > before, "nothing new was asked for: {answer}");
         first = false;
-        std::thread::sleep(S::PAUSE);
+        at.pause(Duration::ZERO);
     }
 }
 
@@ -134,9 +134,9 @@ pub fn in_trouble<'w, S: Guarded<'w>>(world: &'w World, client: &Client) {
             Seen::Words(words) => assert!(answer["ok"] == false && what.contains(words), "{what}"),
         }
         // Longer than a failure is repeated to others.
-        std::thread::sleep(S::PAUSE.max(Duration::from_millis(600)));
+        at.pause(Duration::from_millis(600));
         given(&at, &client.ask(world, &at));
-        std::thread::sleep(S::PAUSE);
+        at.pause(Duration::ZERO);
     }
 }
 

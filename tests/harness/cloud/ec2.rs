@@ -7,6 +7,7 @@
 
 use super::{Guarded, workload};
 use crate::{AWS_CANARY, AgentProcess, FakeAws, ROLE, Trouble, Workload, World};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::time::Duration;
 
@@ -99,8 +100,14 @@ fn start(world: &World) -> AgentProcess {
 }
 
 impl<'w> Guarded<'w> for Instance<'w> {
-    // An SDK asks again whenever a new client is made, or its credentials are about to end.
-    const PAUSE: Duration = Duration::ZERO;
+    // An SDK asks again whenever a new client is made, or its credentials are about to end. The agent keeps what the service gave for
+    // as long as it is good for, which is hours; it keeps nothing over a reload.
+    const PAUSE: Duration = Duration::from_millis(500);
+
+    fn pause(&self, least: Duration) {
+        self.agent.signal(Signal::SIGHUP).unwrap();
+        std::thread::sleep(Self::PAUSE.max(least));
+    }
 
     fn new(world: &'w World) -> Self {
         let aws = world.aws().unwrap();
