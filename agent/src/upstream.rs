@@ -354,4 +354,4 @@ fn outbound(
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -37,6 +37,22 @@ pub struct Outgoing {
     pub body: Secret<Vec<u8>>,
 }
 
+impl Outgoing {
+    /// A form, as OAuth's token endpoints take it, which answer in JSON.
+    fn oauth(url: &Url, form: form::Form) -> Self {
+        Self {
+            method: "POST",
+            url: url.clone(),
+            headers: vec![
+                ("content-type", form::MEDIA_TYPE.to_owned()),
+                ("accept", "application/json".to_owned()),
+            ],
+            secret: None,
+            body: Secret::new(form.into_bytes()),
+        }
+    }
+}
+
 /// What an endpoint gave.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Obtained {

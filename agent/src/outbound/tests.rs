@@ -5,42 +5,12 @@ mod names;
 use super::*;
 use std::net::{Ipv4Addr, TcpListener};
 
-use imds_guard_core::decision::Decision;
-use imds_guard_core::policy::{Source, compile};
-use imds_guard_core::request::{Cloud, Request as Asked};
-use imds_guard_core::selector::{Key, Selectors};
 use imds_guard_far::{Authority, End, FarEnd, Reply};
+
+use crate::upstream::tests::permit;
 
 const NAME: &str = "sts.eu-west-1.amazonaws.com";
 const BUDGET: Duration = Duration::from_secs(5);
-
-fn permit() -> Permit {
-    let text = r#"
-        [[workload]]
-        name = "reader"
-        selectors = ["unix:user:reader"]
-        [[workload.allow]]
-        read = ["azure:/metadata/**"]
-    "#;
-    let source = Source {
-        name: "a.toml".into(),
-        text: text.into(),
-    };
-    let compiled = compile(&[source], "host", 0).unwrap();
-    let mut selectors = Selectors::default();
-    selectors.found(Key::UnixUser, "reader");
-    let request = Asked::Read {
-        cloud: Cloud::Azure,
-        path: "/metadata/versions".into(),
-        subtree: false,
-        imdsv1: false,
-    };
-    let workload = compiled.policy.identify(&selectors);
-    match compiled.policy.decide(&workload, &request, 0) {
-        Decision::Allow(permit) => permit,
-        Decision::Deny(denial) => panic!("{denial:?}"),
-    }
-}
 
 fn post(name: &str, port: u16) -> Outgoing {
     Outgoing {

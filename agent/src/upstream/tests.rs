@@ -30,7 +30,8 @@ impl Kernel for Marks {
     }
 }
 
-fn permit() -> Permit {
+/// Of a policy that grants one read.
+pub(crate) fn permit() -> Permit {
     let text = r#"
         [[workload]]
         name = "reader"

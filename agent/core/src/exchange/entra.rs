@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::form::{Form, MEDIA_TYPE};
+use super::form::Form;
 use super::{NotObtained, Obtained, Outgoing, Said, Url, bearer};
 use crate::secret::Secret;
 
@@ -78,7 +78,7 @@ pub struct Ask<'a> {
 
 /// The request: the five fields that Entra's own libraries send, and nothing else.
 pub fn request(ask: &Ask<'_>) -> Outgoing {
-    let body = Form::new()
+    let form = Form::new()
         .with("client_id", ask.client_id)
         .with("grant_type", "client_credentials")
         .with(
@@ -87,16 +87,7 @@ pub fn request(ask: &Ask<'_>) -> Outgoing {
         )
         .with("client_assertion", ask.assertion.expose())
         .with("scope", &scope(ask.resource));
-    Outgoing {
-        method: "POST",
-        url: ask.url.clone(),
-        headers: vec![
-            ("content-type", MEDIA_TYPE.to_owned()),
-            ("accept", "application/json".to_owned()),
-        ],
-        secret: None,
-        body: Secret::new(body.into_bytes()),
-    }
+    Outgoing::oauth(ask.url, form)
 }
 
 #[derive(Deserialize)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::form::{Form, MEDIA_TYPE};
+use super::form::Form;
 use super::{NotObtained, Obtained, Outgoing, Said, Url, bearer};
 use crate::secret::Secret;
 
@@ -112,7 +112,7 @@ pub struct Ask<'a> {
 /// The request. Without `Authorization`, which can make it fail.
 pub fn request(ask: &Ask<'_>) -> Outgoing {
     let audience = format!("//iam.googleapis.com/{}", ask.provider.name());
-    let body = Form::new()
+    let form = Form::new()
         .with(
             "grant_type",
             "urn:ietf:params:oauth:grant-type:token-exchange",
@@ -122,16 +122,7 @@ pub fn request(ask: &Ask<'_>) -> Outgoing {
         .with("requested_token_type", TOKEN_TYPE)
         .with("subject_token_type", "urn:ietf:params:oauth:token-type:jwt")
         .with("subject_token", ask.assertion.expose());
-    Outgoing {
-        method: "POST",
-        url: ask.url.clone(),
-        headers: vec![
-            ("content-type", MEDIA_TYPE.to_owned()),
-            ("accept", "application/json".to_owned()),
-        ],
-        secret: None,
-        body: Secret::new(body.into_bytes()),
-    }
+    Outgoing::oauth(ask.url, form)
 }
 
 #[derive(Deserialize)]
