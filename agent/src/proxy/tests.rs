@@ -289,6 +289,31 @@ async fn the_guards_no_reaches_the_caller_without_its_reasons() {
 }
 
 #[tokio::test]
+async fn an_assertion_for_another_audience_goes_to_no_cloud() {
+    let federated = |audience: &str| {
+        let policy = POLICY.replace("http://127.0.0.1:8787", "https://issuer.example");
+        let source = format!(
+            "source = \"federate\"\naudience = \"{audience}\"\ntenant_id = \"11111111-2222-3333-4444-555555555555\""
+        );
+        let policy = policy.replace("source = \"mint\"", &source);
+        policy.replace("lifetime = \"1h\"\n", "")
+    };
+    // The guard of these tests signs for the resource itself. Where that is what the identity says, the way to the cloud is
+    // taken, and ends where no roots are.
+    for (audience, status) in [
+        ("api://AzureADTokenExchange", 500),
+        ("https://vault.azure.net", 502),
+    ] {
+        with(&federated(audience), 64, async |host| {
+            let answered = host.connect().await.ask(TOKEN_TARGET).await;
+            assert_eq!(answered.status, status, "{audience}: {}", answered.body);
+            assert_eq!(host.guard.signs.load(SeqCst), 1);
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
 async fn a_rules_limit_is_hit_and_says_when_to_come_back() {
     on(async |host| {
         let limited = TOKEN_TARGET.replace("https://vault.azure.net", "https://limited.example");
