@@ -33,12 +33,17 @@ pub(crate) fn unit() -> Result<Tally> {
 
 /// The suites of a tier that needs nothing.
 pub(crate) fn unprivileged(prefix: &str) -> Result<Tally> {
-    named(&[prefix], Ignored::Without, false)
+    named(&[prefix], &[], Ignored::Without, false)
 }
 
 /// The suites of a tier whose tests are `#[ignore]`d in a plain `cargo test`, one test at a time.
 pub(crate) fn privileged(prefixes: &[&str], full: bool) -> Result<Tally> {
-    named(prefixes, Ignored::With, full)
+    privileged_but(prefixes, &[], full)
+}
+
+/// The same without some suites.
+pub(crate) fn privileged_but(prefixes: &[&str], without: &[&str], full: bool) -> Result<Tally> {
+    named(prefixes, without, Ignored::With, full)
 }
 
 /// The kernel tier: its suites, and those of the agent's own tests that need a kernel.
@@ -48,11 +53,11 @@ pub(crate) fn kernel(full: bool) -> Result<Tally> {
     Ok(tally)
 }
 
-fn named(prefixes: &[&str], ignored: Ignored, full: bool) -> Result<Tally> {
+fn named(prefixes: &[&str], without: &[&str], ignored: Ignored, full: bool) -> Result<Tally> {
     let manifest = workspace::root().join("tests/Cargo.toml");
     let manifest = std::fs::read_to_string(manifest).context("tests/Cargo.toml")?;
     let suites: Vec<&str> = declared(&manifest)
-        .filter(|name| prefixes.iter().any(|p| name.starts_with(p)))
+        .filter(|name| prefixes.iter().any(|p| name.starts_with(p)) && !without.contains(name))
         .collect();
     if suites.is_empty() {
         return Ok(Tally::default());
