@@ -5,7 +5,7 @@
 #![no_main]
 
 use imds_guard_core::request::{CredentialAsk, Request};
-use imds_guard_core::seam::{ASK_LIMIT, Answer, Ask, PolicyFiles, RESOURCE_LIMIT};
+use imds_guard_core::seam::{ASK_LIMIT, Answer, Ask, OutboundFiles, PolicyFiles, RESOURCE_LIMIT};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|packet: &[u8]| {
@@ -17,19 +17,29 @@ fuzz_target!(|packet: &[u8]| {
             "two encodings of one ask"
         );
         if let Ask::Sign { ask, .. } = ask {
-            let (Request::Credential(CredentialAsk::AzureToken { resource, .. })
-            | Request::Credential(CredentialAsk::GcpIdentity {
-                audience: resource, ..
-            })) = ask.request()
-            else {
+            let Request::Credential(asked) = ask.request() else {
                 panic!("a sign ask is for a credential")
             };
-            assert!(!resource.is_empty() && resource.len() <= RESOURCE_LIMIT);
+            let of = match &asked {
+                CredentialAsk::AzureToken { resource, .. } => resource.len(),
+                CredentialAsk::GcpIdentity { audience, .. } => audience.len(),
+                CredentialAsk::AwsRole { role, .. } => role.as_ref().map_or(0, |role| role.len()),
+                CredentialAsk::GcpToken { scopes, .. } => {
+                    scopes.iter().map(|scope| scope.len() + 1).sum::<usize>() - 1
+                }
+            };
+            assert!((1..=RESOURCE_LIMIT).contains(&of), "{asked:?}");
         }
     }
     if let Ok(answer) = Answer::decode(packet) {
         let again = answer.encode().map(|packet| Answer::decode(&packet));
         assert_eq!(again, Ok(Ok(answer)));
+    }
+    if let Ok(files) = OutboundFiles::decode(packet) {
+        assert_eq!(
+            files.encode().map(|bytes| OutboundFiles::decode(&bytes)),
+            Ok(Ok(files))
+        );
     }
     if let Ok(files) = PolicyFiles::decode(packet) {
         assert_eq!(
