@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use super::{Exit, Failure, reload};
 use crate::control::Ask;
@@ -11,6 +12,10 @@ use crate::handed;
 
 /// How much of the audit file's end is read: some hundred thousand lines.
 const TAIL: u64 = 64 << 20;
+
+/// How long the proxy may hold records of what it gave before it writes them, many times over (`proxy/sink.rs`, 20 ms): without it
+/// the last credential that was given would be missing from what lives on.
+const RECORDED: Duration = Duration::from_millis(300);
 
 /// Arguments of `revoke`.
 #[derive(Debug, clap::Args)]
@@ -31,6 +36,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let workload = args.workload.clone();
     reload::ask(&args.run_dir, &Ask::Revoke { workload })?;
+    std::thread::sleep(RECORDED);
     let guard = crate::status::look(&args.run_dir, &args.pin_dir).guard;
     let Some(file) = guard.and_then(|note| note.audit) else {
         let told = "it is done, but what was handed out and lives on can't be told: the audit records aren't in a file; look for `credential.expires` where they go";
